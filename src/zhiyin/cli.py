@@ -1,0 +1,336 @@
+"""The command line: parse, call, print. Errors a person can mend exit with 2, failures with 1."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from zhiyin import client
+from zhiyin.errors import SpecError, UserError, ZhiyinError
+from zhiyin.screen import candidates_table, release_words, stored_words, training_bar
+
+if TYPE_CHECKING:
+    from zhiyin.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="**zhiyin** – deep retrieval: an interaction log goes in, a live endpoint for candidate items comes out.\n\n"
+    "Start with `zhiyin demo`. With your own files: `zhiyin init EVENTS`, then `zhiyin fit`, `evaluate`, `publish`, "
+    "`serve`, each with the recipe that init wrote.",
+)
+
+console = Console(stderr=True, highlight=False)
+"""Progress, tables and errors go to stderr; what a program may read goes to stdout."""
+
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="The recipe, a TOML file (`zhiyin init` writes one).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
+
+
+def main() -> None:
+    """The entry point: runs the command and turns what can go wrong into a sentence and an exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin cost 20× on a busy machine; before torch
+    try:
+        app()
+    except ZhiyinError as error:
+        console.print(f"[bold red]zhiyin:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    home: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("movielens-100k"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or archive with MovieLens-100K, instead of fetching it.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep serving at the end, and print a curl line to try.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 0,
+) -> None:
+    """See the whole path on MovieLens-100K: fetch, prepare, train, evaluate, publish, serve, ask. A few minutes."""
+    from zhiyin.demo import run
+
+    run(home, data=data, keep=keep, port=port, console=console)
+
+
+@app.command()
+def init(
+    events: Annotated[Path, typer.Argument(help="Your interaction log: .parquet, .csv, .tsv or .arrow.")],
+    items: Annotated[Path | None, typer.Option(help="A table with one row an item (title, category, …).")] = None,
+    users: Annotated[Path | None, typer.Option(help="A table with one row a user (country, age, …).")] = None,
+    user: Annotated[str, typer.Option(help="Column with the user's id, where the guess is wrong.")] = "",
+    item: Annotated[str, typer.Option(help="Column with the item's id.")] = "",
+    time: Annotated[str, typer.Option(help="Column with the event's time.")] = "",
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
+) -> None:
+    """Look at your own files, guess their columns and features, and write a recipe with a comment on every guess."""
+    from zhiyin.data.guess import inspect, recipe_text
+
+    if out.exists() and not force:
+        raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
+    guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
+    out.write_text(recipe_text(guess, out.stem))
+    console.print(f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="A named data set; leave it out for the list.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for its tidy files and a recipe; NAME when left out.")] = Path(),
+    source: Annotated[
+        Path | None, typer.Option("--data", help="Folder or archive that holds it, instead of fetching it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the named public data sets, or fetch one and write a recipe for it."""
+    from zhiyin.data import datasets
+
+    if not name:
+        _list_datasets(as_json)
+        return
+    from zhiyin.data.guess import inspect, recipe_text
+
+    folder = out if out != Path() else Path(name)
+    with _bar("fetching") as bar:
+        task = bar.add_task(name, total=None)
+        found = datasets.load(name, data=source, cache=datasets.default_cache(), out=folder)
+        bar.update(task, total=1, completed=1)
+    recipe = folder / "recipe.toml"
+    guess = inspect(found.events, found.items, found.users, time_unit=found.time_unit)
+    recipe.write_text(recipe_text(guess, name))
+    if as_json:
+        print(json.dumps({"events": str(found.events), "recipe": str(recipe)}))
+    console.print(f"wrote {folder}/: next, run  zhiyin fit {recipe}")
+
+
+@app.command()
+def prepare(recipe: RecipePath, as_json: Json = False) -> None:
+    """Read, check, sort and number the log. `fit` does it when it was not done."""
+    _prepare(_recipe(recipe), as_json)
+
+
+@app.command()
+def fit(
+    recipe: RecipePath,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the two towers. An interrupted run goes on where it stood; the best step by validation is kept."""
+    from zhiyin import pipeline
+
+    read = _recipe(recipe)
+    _ = read.plan  # refuse a wrong recipe before the log is read
+    if not (read.prepared / "manifest.json").exists():
+        _prepare(read, as_json=False)
+    with training_bar(console) as watch:
+        fitted = pipeline.fit(read, watch, fresh=fresh)
+    measure = f"recall@{fitted.plan.training.measure}"
+    if as_json:
+        print(json.dumps({"step": fitted.step, f"validation {measure}": fitted.recall, "run": str(read.run)}))
+    else:
+        console.print(f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
+        console.print(f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
+
+
+@app.command()
+def evaluate(
+    recipe: RecipePath,
+    part: Annotated[str, typer.Option(help="'test' or 'validation'.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Measure the trained model over the whole catalogue, beside popularity and item-kNN."""
+    from zhiyin import pipeline
+
+    if part not in ("test", "validation"):
+        raise SpecError(f"--part {part}", expected="'test' or 'validation'")
+    read = _recipe(recipe)
+    with console.status("evaluating, exactly, over the whole catalogue"):
+        report = pipeline.evaluate(read, part=part)
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        console.print(report.table())
+        console.print(report.words, style="dim", soft_wrap=True)
+
+
+@app.command()
+def publish(
+    recipe: RecipePath,
+    load: Annotated[
+        bool, typer.Option(help="Also put the log's profiles, events and item cards into the store.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Turn the trained model into the live release, after it has proved itself."""
+    from zhiyin import pipeline
+
+    read = _recipe(recipe)
+    with console.status("building, opening and proving the release"):
+        release = pipeline.publish(read)
+    loaded = _load(read) if load else {}
+    if as_json:
+        print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
+        return
+    console.print(release_words(release))
+    if loaded:
+        console.print(stored_words(loaded))
+    console.print(f"next: zhiyin serve {recipe}")
+
+
+@app.command()
+def releases(
+    recipe: RecipePath,
+    prune: Annotated[int, typer.Option(help="Remove all but the newest N and the live one.", min=0)] = -1,
+    as_json: Json = False,
+) -> None:
+    """List the releases, the live one marked."""
+    from zhiyin.release import Releases, read_manifest
+
+    there = Releases(_recipe(recipe).releases)
+    if prune >= 0:
+        for gone in there.prune(prune):
+            console.print(f"removed {gone}")
+    live = there.current()
+    manifests = [read_manifest(there.root / id) for id in there.ids()]
+    if as_json:
+        print(json.dumps([{"live": m["id"] == live, **{k: m[k] for k in ("id", "items", "proof")}} for m in manifests]))
+        return
+    table = Table("release", "created", "items", "overlap", "metrics", box=None)
+    for m in manifests:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in m.get("metrics", {}).items())
+        mark = "● " if m["id"] == live else "  "
+        table.add_row(mark + m["id"], m.get("created", ""), f"{m['items']:,}", f"{m['proof']['overlap']:.3f}", metrics)
+    console.print(table)
+
+
+@app.command()
+def rollback(
+    recipe: RecipePath,
+    to: Annotated[str, typer.Option(help="The release to make live; the one before the live one when left out.")] = "",
+) -> None:
+    """Make an older release live again. Servers follow within a second."""
+    from zhiyin.release import Releases
+
+    there = Releases(_recipe(recipe).releases)
+    before = there.current()
+    if to:
+        there.point(to)
+    console.print(f"live: {to or there.roll_back()}   (was {before})")
+
+
+@app.command()
+def serve(
+    recipe: RecipePath,
+    host: Annotated[str, typer.Option(help="Address to listen on; the recipe's when left out.")] = "",
+    port: Annotated[int, typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.")] = -1,
+) -> None:
+    """Serve the live release over HTTP, and follow when another one becomes live."""
+    from dataclasses import replace
+
+    from zhiyin.pipeline import serving
+    from zhiyin.service.app import serve as run
+    from zhiyin.service.live import Live
+
+    read = _recipe(recipe)
+    settings = replace(read.service, host=host or read.service.host)
+    if port >= 0:
+        settings = replace(settings, port=port)
+    served = serving(read)
+    try:
+        run(Live(served.releases), served.store, settings)
+    finally:
+        served.store.close()
+
+
+@app.command()
+def ask(
+    user: Annotated[str, typer.Argument(help="Whose candidates to ask for; leave it out for a new user.")] = "",
+    url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:8000",
+    event: Annotated[list[str] | None, typer.Option(help="An item just chosen; may be given several times.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many candidates.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Ask a running service for one user's candidates."""
+    request = {
+        "k": k,
+        "hydrate": ["*"],
+        **({"user_id": user} if user else {}),
+        **({"events": [{"item_id": item} for item in event]} if event else {}),
+    }
+    answer = client.post(url.rstrip("/") + "/v1/retrieve", request)
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        console.print(candidates_table(answer))
+        console.print(
+            f"release {answer['release']}, channel {answer['channel']}, history {answer['history']}, "
+            f"{answer['took_ms']:.1f} ms",
+            style="dim",
+        )
+
+
+def _prepare(recipe: "Recipe", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from zhiyin import pipeline
+
+    with console.status("preparing") as status:
+        summary = pipeline.prepare(recipe, lambda words: status.update(f"preparing: {words}"))
+    if as_json:
+        print(json.dumps(asdict(summary)))
+    else:
+        console.print(summary.words())
+
+
+def _load(recipe: "Recipe") -> dict[str, int]:
+    from zhiyin import pipeline
+
+    store = recipe.store.open()
+    try:
+        with console.status("loading the store") as status:
+            return pipeline.load(recipe, store, lambda what, done: status.update(f"loading the store: {what} {done:,}"))
+    finally:
+        store.close()
+
+
+def _recipe(path: Path) -> "Recipe":
+    from zhiyin.recipe import Recipe
+
+    return Recipe.read(path)
+
+
+def _list_datasets(as_json: bool) -> None:
+    from zhiyin.data.datasets import DATASETS
+
+    if as_json:
+        print(json.dumps({name: {"page": d.page, "licence": d.licence} for name, d in DATASETS.items()}))
+        return
+    table = Table("name", "what it has", "licence", "page", box=None)
+    for name, one in DATASETS.items():
+        table.add_row(name, one.about, one.licence, one.page)
+    console.print(table)
+
+
+def _bar(words: str) -> Progress:
+    return Progress(SpinnerColumn(), TextColumn(f"{words} {{task.description}}"), TimeElapsedColumn(), console=console)
+
+
+if __name__ == "__main__":
+    main()

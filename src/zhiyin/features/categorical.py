@@ -1,0 +1,63 @@
+"""A categorical feature: one of a set of values learned from the training rows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhiyin.data.tables import Column
+from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.errors import SpecError
+from zhiyin.features.base import Codes
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Values by name, most frequent first; a value seen fewer than `at_least` times, or never, is `UNKNOWN`.
+
+    Numbers are told apart by how they print without a trailing `.0`: 7, 7.0 and "7" are one value, so that the JSON of
+    a request and the column of a file agree.
+    """
+
+    name: str
+    column: str = ""
+    dim: int = 8
+    at_least: int = 1
+    values: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.at_least < 1:
+            raise SpecError(f"dim = {self.dim}, at_least = {self.at_least}", expected="both at least 1")
+
+    @property
+    def encoding(self) -> Codes:
+        return Codes(len(self.values), self.dim)
+
+    def fit(self, values: Column) -> Self:
+        counts = Counter(word(v) for v in values if v is not None and v == v)
+        kept = sorted((v for v, c in counts.items() if c >= self.at_least), key=lambda v: (-counts[v], v))
+        return type(self)(self.name, self.column, self.dim, self.at_least, tuple(kept))
+
+    def encode(self, values: Column) -> NDArray[np.int32]:
+        """[n] codes."""
+        codes = self._codes
+        return np.fromiter((codes.get(word(v), UNKNOWN) for v in values), np.int32, len(values))
+
+    @cached_property
+    def _codes(self) -> dict[str, int]:
+        return {value: code for code, value in enumerate(self.values)}
+
+
+def word(value: object) -> str:
+    """How a value is told from others: its text; a number without a trailing `.0`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+EXAMPLES = (Categorical("country", dim=4),)

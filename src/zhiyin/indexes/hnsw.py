@@ -1,0 +1,46 @@
+"""HNSW (Malkov & Yashunin 2016, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
+Small World graphs"), by faiss, for inner products."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+
+from zhiyin.errors import SpecError
+from zhiyin.indexes.base import Vectors
+from zhiyin.indexes.checks import check_vectors
+from zhiyin.indexes.faiss_files import FaissIndex, load
+
+
+@dataclass(frozen=True, slots=True)
+class HNSW:
+    """`m`: links a node keeps. `ef_construction`, `ef_search`: how many nodes are looked at when building and when
+    searching (never fewer than k)."""
+
+    m: int = 32
+    ef_construction: int = 128
+    ef_search: int = 128
+
+    def __post_init__(self) -> None:
+        if self.m < 2 or self.ef_construction < 1 or self.ef_search < 1:
+            raise SpecError(
+                f"m = {self.m}, ef_construction = {self.ef_construction}, ef_search = {self.ef_search}",
+                expected="m ≥ 2 and both ef ≥ 1",
+            )
+
+    def build(self, vectors: Vectors) -> FaissIndex:
+        vectors = check_vectors(vectors)
+        index = faiss.IndexHNSWFlat(vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = self.ef_construction
+        index.add(vectors)
+        return FaissIndex(index, vectors, self._parameters)
+
+    def load(self, path: Path, vectors: Vectors) -> FaissIndex:
+        return FaissIndex(load(path, faiss.IndexHNSWFlat, vectors), vectors, self._parameters)
+
+    def _parameters(self, k: int, selector: Any) -> Any:
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self.ef_search))
+
+
+EXAMPLES = (HNSW(m=16, ef_construction=64, ef_search=64),)

@@ -1,0 +1,328 @@
+"""Training: batches → negatives → scores → loss → step; validation by exact retrieval; the best step is what stays.
+
+Every step's randomness is a function of (seed, step) and every epoch's order of (seed, epoch), so a run that was killed
+and resumed takes the same steps as one that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zhiyin import spec
+from zhiyin.data.events import EventLog, Events
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.splits import Split
+from zhiyin.errors import DataError, SpecError, TrainingError
+from zhiyin.evaluation.report import evaluate
+from zhiyin.features.schema import Schema
+from zhiyin.learning import checkpoint
+from zhiyin.learning.base import Catalogue, Loss, NegativeSampler, NegativesSpec
+from zhiyin.learning.examples import Examples
+from zhiyin.learning.frequency import example_frequencies
+from zhiyin.learning.losses import SampledSoftmax, score
+from zhiyin.learning.negatives import Mixed, WholeCatalogue
+from zhiyin.learning.optimizers import Optimizer
+from zhiyin.learning.scoring import TowerScorer
+from zhiyin.models.base import ModelSpec, RetrievalModel
+from zhiyin.spec import Home
+
+LOOK_EVERY = 50
+"""Steps between two looks at the loss: a look waits for the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """`examples_per_user`: at most so many of a user's examples an epoch, drawn anew each time; 0 is all of them.
+    `min_history`: events a user must have before an example. `weight`: the event column with each example's reward.
+    `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
+    ends (0: never early). `device`: "auto", "cpu", "cuda" or "mps".
+    """
+
+    epochs: int = 20
+    batch_size: int = 512
+    examples_per_user: int = 0
+    min_history: int = 1
+    weight: str = ""
+    validate_every: float = 1.0
+    patience: int = 3
+    measure: int = 50
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("measure", 1),
+            ("examples_per_user", 0),
+            ("patience", 0),
+        ):
+            if getattr(self, name) < least:
+                raise SpecError(f"{getattr(self, name)}", where=f".{name}", expected=f"at least {least}")
+        if self.min_history < 0 or self.validate_every <= 0:
+            raise SpecError(
+                f"min_history = {self.min_history}, validate_every = {self.validate_every}",
+                expected="min_history ≥ 0 and validate_every > 0",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to train and how: the recipe's tables of the same names."""
+
+    model: Annotated[ModelSpec, Home("zhiyin.models")]
+    negatives: Annotated[NegativesSpec, Home("zhiyin.learning")] = Mixed()
+    loss: Annotated[Loss, Home("zhiyin.learning")] = SampledSoftmax()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+
+    def __post_init__(self) -> None:
+        if self.loss.whole_catalogue and not isinstance(self.negatives, WholeCatalogue):
+            raise SpecError(
+                f"{type(self.loss).__name__} needs every item as a negative; {type(self.negatives).__name__} is not all",
+                where="loss",
+                remedy='Set [negatives] use = "negatives:WholeCatalogue", or [loss] use = "losses:SampledSoftmax".',
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's."""
+
+    epoch: float
+    step: int
+    steps: int
+    loss: float
+    examples_per_second: float
+    recall: float | None
+    best: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model with all that is needed to use it. `recall` was measured on validation at `step`."""
+
+    model: RetrievalModel
+    plan: Plan
+    schema: Schema
+    end: int
+    step: int
+    recall: float
+
+    def scorer(self, data: Prepared, device: str = "auto") -> TowerScorer:
+        """The model as a scorer of this data's catalogue, for `evaluate`."""
+        where = choose_device(device)
+        return TowerScorer(self.model.to(where), Examples(data, self.schema, end=self.end, device=where))
+
+    @classmethod
+    def open(cls, folder: Path, catalogue_size: int) -> "Fitted":
+        """The best step of the run in `folder`. Raises `TrainingError` where there is none."""
+        path = folder / "best.safetensors"
+        tensors, facts = checkpoint.load(path)
+        plan, schema = spec.build(Plan, facts["plan"], str(path)), spec.build(Schema, facts["schema"], str(path))
+        model = plan.model.build(schema, catalogue_size)
+        checkpoint.restore(model, tensors, path)
+        return cls(model, plan, schema, facts["end"], facts["step"], facts["recall"])
+
+
+def fit(
+    plan: Plan,
+    data: Prepared,
+    split: Split,
+    schema: Schema,
+    folder: Path,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> Fitted:
+    """Train `plan`'s model on the split's training events and return its best step.
+
+    `schema` must be fitted. `folder` keeps `best.safetensors` and `last.safetensors`; a run that was interrupted there,
+    with the same plan and schema, goes on where it stood. Raises `TrainingError` when the loss is no longer finite, and
+    `DataError` when there is nothing to learn from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(plan, data, split, schema, folder)
+    with torch.random.fork_rng(devices=[]):
+        run.resume()
+        run.go(watch)
+    return Fitted.open(folder, len(data.items))
+
+
+class _Run:
+    """One training run: the model, its optimiser, and how far it has come."""
+
+    def __init__(self, plan: Plan, data: Prepared, split: Split, schema: Schema, folder: Path) -> None:
+        self.plan, self.data, self.split, self.schema, self.folder = plan, data, split, schema, folder
+        self.training = training = plan.training
+        self.device = choose_device(training.device)
+        self.examples = Examples(data, schema, end=split.end, device=self.device, weight=training.weight)
+        self.events = learnable(data.events, split.train, training.min_history)
+        self.sampler = _sampler(plan, data, self.events, self.device)
+        torch.manual_seed(training.seed)
+        self.model = plan.model.build(schema, len(data.items)).to(self.device)
+        self.optimizer = plan.optimizer.build(self.model)
+        self.steps_per_epoch = math.ceil(_examples_an_epoch(data.events, self.events, training) / training.batch_size)
+        self.steps = self.steps_per_epoch * training.epochs
+        self.step = self.stale = 0
+        self.best = -1.0
+
+    def resume(self) -> None:
+        """Go on from `last.safetensors` when it is this run's."""
+        path = self.folder / "last.safetensors"
+        if not path.exists():
+            return
+        tensors, facts = checkpoint.load(path)
+        if any(facts[name] != value for name, value in self._identity().items()):
+            raise TrainingError(
+                "another run was interrupted or finished here, with another recipe or other data",
+                where=str(self.folder),
+                remedy="Use --fresh to start over, or another `home`.",
+            )
+        checkpoint.restore(self.model, tensors, path)
+        self.optimizer.load({k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")})
+        self.step, self.best, self.stale = facts["step"], facts["best"], facts["stale"]
+
+    def go(self, watch: Callable[[Progress], None]) -> None:
+        """Take the steps that are left."""
+        every = max(1, round(self.steps_per_epoch * self.training.validate_every))
+        losses, seen, since, recall = torch.zeros((), device=self.device), 0, time.perf_counter(), None
+        for events in self._batches():
+            losses += self._step(events)
+            self.step += 1
+            seen += 1
+            validate = self.step % every == 0 or self.step == self.steps
+            if not validate and self.step % LOOK_EVERY:
+                continue
+            loss, seconds = self._look(losses, seen), time.perf_counter() - since
+            if validate:
+                recall = self._validate()
+            speed = seen * self.training.batch_size / seconds
+            epoch = self.step / self.steps_per_epoch
+            watch(Progress(epoch, self.step, self.steps, loss, speed, recall, self.best))
+            losses.zero_()
+            seen, since = 0, time.perf_counter()
+            if validate and self._spent():
+                return
+
+    def _batches(self) -> Iterator[Events]:
+        while self.step < self.steps and not self._spent():
+            epoch, done = divmod(self.step, self.steps_per_epoch)
+            order = epoch_order(self.data.events, self.events, self.training, epoch)
+            size = self.training.batch_size
+            for start in range(done * size, len(order), size):
+                yield order[start : start + size]
+
+    def _step(self, events: Events) -> Tensor:
+        """The batch's mean loss, not yet waited for."""
+        torch.manual_seed(self.training.seed * 1_000_003 + self.step)  # dropout and negatives: a function of the step
+        generator = torch.Generator(self.device).manual_seed(self.training.seed * 1_000_003 + self.step)
+        self.model.train()
+        batch = self.examples.batch(events)
+        negatives = self.sampler(batch.positives, generator)
+        rows, places = torch.unique(torch.cat([batch.positives, negatives.rows]), return_inverse=True)
+        items = self.model.item_vectors(self.examples.items(rows))
+        positive, negative = items[places[: len(events)]], items[places[len(events) :]]
+        users = self.model.label_vectors(self.model.user_vectors(batch.queries), positive)
+        losses = self.plan.loss(score(users, positive, negative, batch.positives, negatives))
+        loss = (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1e-12)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def _look(self, losses: Tensor, seen: int) -> float:
+        loss = float(losses) / seen
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} by step {self.step}",
+                where="fit",
+                expected="a finite loss",
+                remedy="Most likely the learning rate is too high for this temperature: lower optimizer.lr and "
+                "optimizer.table_lr, or raise the temperature. The last good step is kept.",
+            )
+        return loss
+
+    def _validate(self) -> float:
+        scorer = TowerScorer(self.model, self.examples)
+        measure = self.training.measure
+        report = evaluate({"model": scorer}, self.data, self.split.validation, ks=(measure,))
+        recall = report.value("model", f"recall@{measure}")
+        better = recall > self.best
+        self.stale = 0 if better else self.stale + 1
+        facts = {**self._identity(), "end": self.split.end, "step": self.step, "recall": recall}
+        if better:
+            self.best = recall
+            checkpoint.save(self.folder / "best.safetensors", checkpoint.weights(self.model), facts)
+        state = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+        checkpoint.save(
+            self.folder / "last.safetensors",
+            checkpoint.weights(self.model) | state,
+            facts | {"best": self.best, "stale": self.stale},
+        )
+        return recall
+
+    def _spent(self) -> bool:
+        return 0 < self.training.patience <= self.stale
+
+    def _identity(self) -> dict[str, Any]:
+        counts = [len(self.data.users), len(self.data.items), len(self.data.events), len(self.split.train)]
+        return {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+
+
+def learnable(log: EventLog, train: Events, min_history: int) -> Events:
+    """The training events with at least `min_history` events before them. Raises `DataError` when there are none."""
+    kept: Events = train[train - log.offsets[log.users[train]] >= min_history]
+    if not len(kept):
+        raise DataError(
+            f"none of the {len(train)} training events has {min_history} events before it",
+            where="fit",
+            expected="users with several events each",
+            remedy="Give a longer log, or set training.min_history = 0 (users are then known by profile alone).",
+        )
+    return kept
+
+
+def epoch_order(log: EventLog, events: Events, training: Training, epoch: int) -> Events:
+    """The examples of one epoch, shuffled; at most `examples_per_user` of each user's, drawn at random."""
+    shuffled = np.random.default_rng([training.seed, epoch]).permutation(events)
+    cap = training.examples_per_user
+    if not cap:
+        return shuffled
+    by_user = np.argsort(log.users[shuffled], kind="stable")
+    users = log.users[shuffled][by_user]
+    starts = np.r_[0, np.flatnonzero(users[1:] != users[:-1]) + 1]
+    ranks = np.arange(len(users)) - np.repeat(starts, np.diff(np.r_[starts, len(users)]))
+    return shuffled[np.sort(by_user[ranks < cap])]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto" stands for: cuda, then mps, then cpu. Raises `SpecError` for one that is not here."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in here.items() if there))
+    if not here.get(name.split(":")[0], False):
+        there = ", ".join(["auto", *(device for device, found in here.items() if found)])
+        raise SpecError(f"the device '{name}' is not on this machine", where="training.device", expected=there)
+    return torch.device(name)
+
+
+def _sampler(plan: Plan, data: Prepared, events: Events, device: torch.device) -> NegativeSampler:
+    cap = plan.training.examples_per_user
+    weights = np.ones(len(events), np.float32)
+    if cap:
+        users = data.events.users[events]
+        weights = np.minimum(1, cap / np.bincount(users)[users]).astype(np.float32)
+    frequencies = example_frequencies(data.events.items[events], len(data.items), weights)
+    return plan.negatives.build(Catalogue(len(data.items), torch.as_tensor(frequencies).to(device)))
+
+
+def _examples_an_epoch(log: EventLog, events: Events, training: Training) -> int:
+    if not training.examples_per_user:
+        return len(events)
+    return int(np.minimum(np.bincount(log.users[events]), training.examples_per_user).sum())

@@ -1,0 +1,155 @@
+"""Step rules: AdamW for dense parameters; for embedding tables, rules that touch only the rows of the batch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zhiyin.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """`lr` for dense parameters (AdamW with `weight_decay`), `table_lr` for embedding tables, by `tables`:
+    "lazy-adam" (moments move only for rows that are touched) or "rowwise-adagrad" (one number of state a row).
+    `clip`: dense gradients are scaled down to this norm; 0 leaves them.
+    """
+
+    lr: float = 0.001
+    table_lr: float = 0.001
+    tables: Literal["lazy-adam", "rowwise-adagrad"] = "lazy-adam"
+    weight_decay: float = 0.0
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and self.table_lr > 0 and math.isfinite(self.lr + self.table_lr)):
+            raise SpecError(f"lr = {self.lr}, table_lr = {self.table_lr}", expected="numbers above 0")
+        if self.weight_decay < 0 or self.clip < 0:
+            raise SpecError(f"weight_decay = {self.weight_decay}, clip = {self.clip}", expected="0 or above")
+
+    def build(self, model: nn.Module) -> "Steps":
+        return Steps(self, model)
+
+
+class Steps:
+    """The optimisers of one model: AdamW for its dense parameters, a row-wise rule for its sparse tables."""
+
+    def __init__(self, spec: Optimizer, model: nn.Module) -> None:
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse}
+        named = dict(model.named_parameters())
+        self._tables = {name: p for name, p in named.items() if id(p) in tables}
+        self._dense = {name: p for name, p in named.items() if id(p) not in tables}
+        self._clip = spec.clip
+        self._adamw = (
+            torch.optim.AdamW(self._dense.values(), lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
+            if self._dense
+            else None
+        )
+        rule = LazyAdam if spec.tables == "lazy-adam" else RowWiseAdagrad
+        self._rules = {name: rule(table, spec.table_lr) for name, table in self._tables.items()}
+
+    def zero_grad(self) -> None:
+        for parameter in (*self._tables.values(), *self._dense.values()):
+            parameter.grad = None
+
+    def step(self) -> None:
+        """One step with the gradients that are there."""
+        if self._adamw is not None:
+            if self._clip:
+                nn.utils.clip_grad_norm_(self._dense.values(), self._clip)
+            self._adamw.step()
+        for rule in self._rules.values():
+            rule.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a checkpoint must keep, by name."""
+        tensors = {f"{name}:{part}": t for name, rule in self._rules.items() for part, t in rule.state().items()}
+        if self._adamw is not None:
+            for name, parameter in self._dense.items():
+                for part, value in self._adamw.state.get(parameter, {}).items():
+                    tensors[f"{name}:{part}"] = value
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        for name, rule in self._rules.items():
+            rule.load({part: tensors[f"{name}:{part}"] for part in rule.state()})
+        if self._adamw is not None:
+            for name, parameter in self._dense.items():
+                parts = {k.rpartition(":")[2]: v for k, v in tensors.items() if k.rpartition(":")[0] == name}
+                self._adamw.state[parameter] = {
+                    part: value.clone() if part == "step" else value.to(parameter.device, copy=True)
+                    for part, value in parts.items()
+                }
+
+
+class RowWiseAdagrad:
+    """Adagrad with one accumulator a row, as FBGEMM defines it: G_r += mean over d of g², w_r −= lr·g / (√G_r + ε)."""
+
+    def __init__(self, table: nn.Parameter, lr: float, eps: float = 1e-8) -> None:
+        self._table, self._lr, self._eps = table, lr, eps
+        self._sums = torch.zeros(len(table), device=table.device)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        found = _rows(self._table)
+        if found is None:
+            return
+        rows, gradients = found
+        sums = self._sums[rows] + gradients.square().mean(1)
+        self._sums[rows] = sums
+        self._table.index_add_(0, rows, gradients * (-self._lr / (sums.sqrt() + self._eps))[:, None])
+
+    def state(self) -> dict[str, Tensor]:
+        return {"sums": self._sums}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self._sums.copy_(tensors["sums"])
+
+
+class LazyAdam:
+    """Adam (Kingma & Ba 2014) whose moments and bias correction count only the steps that touched a row: a row that is
+    touched at every step moves exactly as under dense Adam, one that is not stays still."""
+
+    def __init__(
+        self, table: nn.Parameter, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        self._table, self._lr, self._betas, self._eps = table, lr, betas, eps
+        self._steps = torch.zeros(len(table), device=table.device)
+        self._first, self._second = torch.zeros_like(table), torch.zeros_like(table)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        found = _rows(self._table)
+        if found is None:
+            return
+        rows, gradients = found
+        one, two = self._betas
+        steps = self._steps[rows] + 1
+        first = self._first[rows].lerp_(gradients, 1 - one)
+        second = self._second[rows].mul_(two).addcmul_(gradients, gradients, value=1 - two)
+        self._steps[rows], self._first[rows], self._second[rows] = steps, first, second
+        scale = (-self._lr / (1 - one**steps))[:, None]
+        deviation = (second / (1 - two**steps)[:, None]).sqrt_().add_(self._eps)
+        self._table.index_add_(0, rows, first.mul_(scale).div_(deviation))
+
+    def state(self) -> dict[str, Tensor]:
+        return {"steps": self._steps, "first": self._first, "second": self._second}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        for mine, name in ((self._steps, "steps"), (self._first, "first"), (self._second, "second")):
+            mine.copy_(tensors[name])
+
+
+def _rows(table: nn.Parameter) -> tuple[Tensor, Tensor] | None:
+    """The rows a gradient touches, each once, and their gradients; all rows of a dense one; None without a gradient."""
+    gradient = table.grad
+    if gradient is None:
+        return None
+    if not gradient.is_sparse:
+        return torch.arange(len(table), device=table.device), gradient
+    gradient = gradient.coalesce()
+    return gradient.indices()[0], gradient.values()

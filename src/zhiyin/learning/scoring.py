@@ -1,0 +1,34 @@
+"""Trained towers as a scorer of the whole catalogue, exact and in blocks."""
+
+import torch
+from torch import Tensor
+
+from zhiyin.data.events import Events
+from zhiyin.learning.examples import Examples
+from zhiyin.models.base import RetrievalModel
+
+BLOCK = 8192
+"""Rows that the item tower sees at a time."""
+
+
+class TowerScorer:
+    """Scores by the towers; the item vectors are computed once, when it is made."""
+
+    def __init__(self, model: RetrievalModel, examples: Examples) -> None:
+        self._model, self._examples = model, examples
+        self._items = item_vectors(model, examples)
+
+    @torch.no_grad()
+    def scores(self, events: Events) -> Tensor:
+        """[n, m] each item's score for the user just before each event: the best of the user's interests."""
+        self._model.eval()
+        users = self._model.user_vectors(self._examples.queries(events))
+        return (users @ self._items.T).amax(dim=1)
+
+
+@torch.no_grad()
+def item_vectors(model: RetrievalModel, examples: Examples) -> Tensor:
+    """[m, d] the whole catalogue through the item tower."""
+    model.eval()
+    rows = torch.arange(examples.catalogue_size, device=examples.device)
+    return torch.cat([model.item_vectors(examples.items(part)) for part in torch.split(rows, BLOCK)])

@@ -1,0 +1,187 @@
+"""The recipe: one TOML file that says all of it. Tables are the specs of the stages they are named after."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from zhiyin import spec
+from zhiyin.data.sources import Source
+from zhiyin.data.splits import LeaveLastOut, Splitter
+from zhiyin.errors import SpecError
+from zhiyin.features.schema import Schema
+from zhiyin.indexes.base import IndexSpec
+from zhiyin.indexes.hnsw import HNSW
+from zhiyin.service.app import Service
+from zhiyin.stores.base import StoreSpec
+from zhiyin.stores.lmdb import LMDB
+
+if TYPE_CHECKING:
+    from zhiyin.learning.fit import Plan
+    from zhiyin.publish import Promise
+
+TABLES = {
+    "home": "the folder for everything zhiyin makes",
+    "data": "where the events are, and their columns",
+    "features": "what the towers see beside the history",
+    "split": "what is held out",
+    "model": "the two towers",
+    "negatives": "what a positive is compared with",
+    "loss": "how",
+    "optimizer": "step sizes",
+    "training": "how long, how much at a time",
+    "index": "how vectors are searched",
+    "promise": "what an index must show before it goes live",
+    "store": "where profiles, events and cards are kept",
+    "service": "the HTTP endpoint",
+}
+
+_PLAN = ("model", "negatives", "loss", "optimizer", "training")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as read: paths made absolute, each table turned into its spec when asked for.
+
+    The training tables need `zhiyin[train]`; the others work where only serving is installed.
+    """
+
+    path: Path
+    tables: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Raises `SpecError` for a file that is missing or no TOML, an unknown table or key, or a wrong value."""
+        path = Path(path).absolute()
+        try:
+            tables = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            raise SpecError(
+                "there is no such recipe",
+                where=str(path),
+                remedy="`zhiyin init EVENTS` writes one from your own files.",
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SpecError(f"not TOML: {error}", where=str(path)) from None
+        return cls.of(tables, path)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any], path: Path) -> Self:
+        """The recipe of these tables, as if read from `path`. Raises like `read`."""
+        for key in tables:
+            if key not in TABLES:
+                near = spec.nearest(key, TABLES)
+                raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
+        recipe = cls(path, tables)
+        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.service
+        return recipe
+
+    @property
+    def home(self) -> Path:
+        """The folder for everything zhiyin makes; beside the recipe unless it says otherwise."""
+        home = self.tables.get("home", self.path.stem)
+        if not isinstance(home, str):
+            raise SpecError(f"home = {home!r}", where=self.path.name, expected="a path in quotes")
+        return self._resolve(Path(home))
+
+    @property
+    def source(self) -> Source:
+        if "data" not in self.tables:
+            raise SpecError("the table [data] is missing", where=self.path.name, remedy="Add it, with events = …")
+        source = self._build(Source, "data")
+        items, users = (None if path is None else self._resolve(path) for path in (source.items, source.users))
+        return replace(source, events=self._resolve(source.events), items=items, users=users)
+
+    @property
+    def schema(self) -> Schema:
+        return self._build(Schema, "features")
+
+    @property
+    def splitter(self) -> Splitter:
+        splitter: Splitter = self._used("split", "zhiyin.data", LeaveLastOut())
+        return splitter
+
+    @property
+    def plan(self) -> "Plan":
+        """Model, negatives, loss, optimiser, training."""
+        try:
+            from zhiyin.learning.fit import Plan
+        except ModuleNotFoundError as error:
+            raise SpecError(
+                f"training needs the package '{error.name}', which is not installed",
+                where=self.path.name,
+                remedy="pip install 'zhiyin[train]'",
+            ) from None
+        if "model" not in self.tables:
+            raise SpecError(
+                "the table [model] is missing",
+                where=self.path.name,
+                remedy='Add it, with use = "youtube_dnn:YouTubeDNN".',
+            )
+        plan: Plan = self._at(lambda: spec.build(Plan, {k: self.tables[k] for k in _PLAN if k in self.tables}))
+        return plan
+
+    @property
+    def index(self) -> IndexSpec:
+        index: IndexSpec = self._used("index", "zhiyin.indexes", HNSW())
+        return index
+
+    @property
+    def promise(self) -> "Promise":
+        from zhiyin.publish import Promise
+
+        return self._build(Promise, "promise")
+
+    @property
+    def store(self) -> StoreSpec:
+        """Where the store lies is relative to the recipe; in `home`, unless it says otherwise."""
+        if "store" not in self.tables:
+            return LMDB(path=self.home / "store")
+        store: StoreSpec = self._used("store", "zhiyin.stores", None)
+        if isinstance(store, LMDB):
+            named = "path" in self._table("store")
+            return replace(store, path=self._resolve(store.path) if named else self.home / "store")
+        return store
+
+    @property
+    def service(self) -> Service:
+        return self._build(Service, "service")
+
+    @property
+    def prepared(self) -> Path:
+        return self.home / "prepared"
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def releases(self) -> Path:
+        return self.home / "releases"
+
+    def _resolve(self, path: Path) -> Path:
+        return path if path.is_absolute() else self.path.parent / path
+
+    def _build(self, kind: type[spec.Spec], name: str) -> spec.Spec:
+        table = self._table(name)
+        built: spec.Spec = self._at(lambda: spec.build(kind, table, name))
+        return built
+
+    def _used(self, name: str, package: str, default: Any) -> Any:
+        if name not in self.tables:
+            return default
+        table = self._table(name)
+        return self._at(lambda: spec.used_build(table, package, name))
+
+    def _table(self, name: str) -> Mapping[str, object]:
+        table = self.tables.get(name, {})
+        if not isinstance(table, Mapping):
+            raise SpecError(f"{name} = {table!r}", where=self.path.name, expected=f"a table: [{name}]")
+        return table
+
+    def _at(self, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except SpecError as error:
+            raise error.at(self.path.name) from None

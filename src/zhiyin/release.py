@@ -1,0 +1,222 @@
+"""A release: all that the online path needs, built, checked, published, swapped, rolled back as one immutable thing.
+
+    releases/
+      CURRENT                    the id of the live release: one line, replaced by rename
+      20260101-120000-3f2a/
+        manifest.json            format, schema, specs, metrics, and the sha256 of every other file
+        items/                   the vocabulary of the catalogue
+        vectors.npy              float32 [m, d], one row an item
+        index.bin                the index, in its backend's own format
+        user_tower.onnx  item_tower.onnx
+        popular.npy              rows, most popular first: the fallback
+        golden/                  queries and the user vectors that the trained model gave them
+
+Nothing here knows torch. No file is a pickle.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from zhiyin import spec
+from zhiyin.data.vocabulary import Rows, Vocabulary
+from zhiyin.errors import ReleaseError
+from zhiyin.features.schema import Schema
+from zhiyin.indexes.base import Index, Vectors
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CURRENT = "CURRENT"
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Named inputs of a tower."""
+
+
+class Tower:
+    """A tower in ONNX, run on one thread: arrays in, vectors out. Safe from many threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # a second thread costs the tail more than it gains
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions share no base but this
+            raise ReleaseError(f"not a tower that ONNX Runtime can run ({error})", where=str(path)) from None
+        self._inputs = {i.name for i in self._session.get_inputs()}
+
+    def __call__(self, inputs: Arrays) -> Vectors:
+        """float32: [n, h, d] of a user tower, [m, d] of an item tower. Inputs that the tower does not read are left."""
+        vectors: Vectors = self._session.run(None, {k: v for k, v in inputs.items() if k in self._inputs})[0]
+        return vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One open release. `vectors` [m, d] and the vocabulary are memory-mapped; `popular` rows, most popular first."""
+
+    id: str
+    items: Vocabulary
+    schema: Schema
+    user_tower: Tower
+    item_tower: Tower
+    index: Index
+    vectors: Vectors
+    popular: Rows
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a release and verify every file of it.
+
+        Raises `ReleaseError` naming the file that is missing, damaged or not in the manifest, or the newer format.
+        """
+        manifest = read_manifest(folder)
+        verify(folder, manifest)
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        index = spec.used_build(manifest["index"], "zhiyin.indexes", f"{folder / MANIFEST} index")
+        return cls(
+            manifest["id"],
+            Vocabulary.open(folder / "items"),
+            spec.build(Schema, manifest["schema"], f"{folder / MANIFEST} schema"),
+            Tower(folder / "user_tower.onnx"),
+            Tower(folder / "item_tower.onnx"),
+            index.load(folder / "index.bin", vectors),
+            vectors,
+            np.load(folder / "popular.npy"),
+            manifest,
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A release's manifest. Raises `ReleaseError` where it is missing, damaged or of a newer format."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        newer = manifest["format"] > FORMAT
+    except FileNotFoundError:
+        raise ReleaseError("no release here", where=str(folder), remedy="Run `zhiyin publish recipe.toml`.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"damaged: {error}", where=str(path), remedy="Roll back, or publish again.") from None
+    if newer:
+        raise ReleaseError(
+            f"release format {manifest['format']}",
+            where=str(path),
+            expected=f"format {FORMAT} or older",
+            remedy="Upgrade zhiyin, or roll back to an older release.",
+        )
+    if manifest.get("digest") != manifest_digest(manifest):
+        raise ReleaseError("damaged: its own checksum differs", where=str(path), remedy="Roll back, or publish again.")
+    return dict(manifest)
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest without its own digest."""
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below `folder` but the manifest, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises `ReleaseError` naming the first file that is missing, changed, or unknown to the manifest."""
+    for name, wanted in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ReleaseError("a file is missing", where=str(path), remedy="Roll back, or publish again.")
+        found = _sha256(path)
+        if found != wanted:
+            raise ReleaseError(
+                f"damaged: sha256 {found[:16]}…", where=str(path), expected=f"{wanted[:16]}…", remedy="Roll back."
+            )
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    unknown = sorted(there - set(manifest["files"]) - {MANIFEST})
+    if unknown:
+        raise ReleaseError("a file that is not in the manifest", where=str(folder / unknown[0]), remedy="Remove it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """The releases in one folder, oldest first by id."""
+
+    root: Path
+
+    def ids(self) -> list[str]:
+        """Every published release's id, oldest first."""
+        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{MANIFEST}"))
+
+    def current(self) -> str:
+        """The live release's id. Raises `ReleaseError` when there is none."""
+        try:
+            return (self.root / CURRENT).read_text().strip()
+        except FileNotFoundError:
+            raise ReleaseError(
+                "no release is live", where=str(self.root), remedy="Run `zhiyin publish recipe.toml` first."
+            ) from None
+
+    def open(self, id: str = "") -> Release:
+        """A release by id; the live one when none is named."""
+        return Release.open(self.root / (id or self.current()))
+
+    def point(self, id: str) -> None:
+        """Make a release live: one rename. Raises `ReleaseError` for an id that is not here."""
+        if id not in self.ids():
+            raise ReleaseError(
+                f"there is no release '{id}'{spec.nearest(id, self.ids())}",
+                where=str(self.root),
+                expected=f"one of {', '.join(self.ids()) or 'none: publish first'}",
+            )
+        hidden = self.root / f".{CURRENT}.{os.getpid()}"
+        with hidden.open("w") as file:
+            file.write(id + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(self.root / CURRENT)
+        sync_folder(self.root)
+
+    def roll_back(self) -> str:
+        """Make the release before the live one live, and say which. Raises `ReleaseError` when it is the oldest."""
+        ids = self.ids()
+        older = [id for id in ids if id < self.current()]
+        if not older:
+            raise ReleaseError(f"'{self.current()}' is the oldest release", where=str(self.root))
+        self.point(older[-1])
+        return older[-1]
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove all but the newest `keep` releases and the live one; say which went."""
+        gone = [id for id in self.ids()[: -keep or None] if id != self.current()]
+        for id in gone:
+            hidden = self.root / f".pruned-{id}"
+            (self.root / id).rename(hidden)  # a half-removed release is never seen
+            shutil.rmtree(hidden)
+        return gone
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that a rename in it survives a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

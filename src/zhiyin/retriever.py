@@ -1,0 +1,153 @@
+"""The online path, in one file: a function of (release, store, requests).
+
+One batched store read → rows → the same encode as in training → user tower → one batched index call → what is seen or
+excluded drops out → cards by one more store read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from zhiyin.channels.base import Found, Seeker
+from zhiyin.channels.deep import Deep
+from zhiyin.channels.popular import Popular
+from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.errors import RequestError
+from zhiyin.features.schema import TIME
+from zhiyin.release import Release
+from zhiyin.stores.base import Card, Event, Store, UserState
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One user wants `k` candidates.
+
+    `user`: whose profile and events to read from the store; "" for nobody's. `events` and `profile` come with the
+    request: events are added to the stored ones in time order, profile values replace stored ones of the same name.
+    `context`: what else the request says (device, page, …). `time`: when it came, milliseconds since 1970.
+    `exclude`: item ids that must not come back; `exclude_seen` adds every item of the history to them.
+    `hydrate`: which fields of the items' cards to answer with; "*" is all of them.
+    """
+
+    user: str = ""
+    events: tuple[Event, ...] = ()
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    k: int = 100
+    exclude: tuple[str, ...] = ()
+    exclude_seen: bool = True
+    hydrate: tuple[str, ...] = ()
+    time: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """One answer: `items` by descending `scores`; `channel` and `interests` say what found them.
+
+    `history`: how many events the tower saw. `unknown_items`: items of the request's own events that this release does
+    not know, and so passed over. `cards`: as asked, None for an item without one; None where none were asked.
+    """
+
+    release: str
+    channel: str
+    items: list[str]
+    scores: list[float]
+    interests: list[int]
+    history: int
+    unknown_items: list[str]
+    cards: list[Card | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retriever:
+    """Answers from one store. `seen_length`: how many of a user's newest events are read, and count as seen."""
+
+    store: Store
+    seen_length: int = 1000
+
+    def retrieve(self, release: Release, requests: Sequence[Request]) -> list[Candidates]:
+        """An answer for each request, all from `release`.
+
+        A user of whom nothing is known (no event that the release knows, no profile value that a feature reads) gets
+        the popular items. Raises `RequestError` naming the field for a k that is not 1 … the catalogue's size.
+        """
+        for i, request in enumerate(requests):
+            _check(release, request, f"requests[{i}]" if len(requests) > 1 else "")
+        seekers = self._seekers(release, requests)
+        known = [_is_known(release, seeker) for seeker in seekers]
+        deep = iter(Deep().find(release, [s for s, there in zip(seekers, known, strict=True) if there]))
+        popular = iter(Popular().find(release, [s for s, there in zip(seekers, known, strict=True) if not there]))
+        answers = [
+            _answer(release, request, seeker, "deep" if there else "popular", next(deep if there else popular))
+            for request, seeker, there in zip(requests, seekers, known, strict=True)
+        ]
+        return self._hydrated(requests, answers)
+
+    def _seekers(self, release: Release, requests: Sequence[Request]) -> list[Seeker]:
+        states = iter(self.store.read([r.user for r in requests if r.user], self.seen_length))
+        nobody = UserState(None, ())
+        return [_seeker(release, request, next(states) if request.user else nobody) for request in requests]
+
+    def _hydrated(self, requests: Sequence[Request], answers: list[Candidates]) -> list[Candidates]:
+        wanted = [item for r, a in zip(requests, answers, strict=True) if r.hydrate for item in a.items]
+        if not wanted:
+            return [replace(a, cards=[]) if r.hydrate else a for r, a in zip(requests, answers, strict=True)]
+        distinct = list(dict.fromkeys(wanted))
+        cards = dict(zip(distinct, self.store.cards(distinct), strict=True))
+        return [
+            replace(a, cards=[_fields(cards[item], r.hydrate) for item in a.items]) if r.hydrate else a
+            for r, a in zip(requests, answers, strict=True)
+        ]
+
+
+def _check(release: Release, request: Request, where: str) -> None:
+    size = len(release.items)
+    if not 1 <= request.k <= size:
+        raise RequestError(
+            f"k = {request.k}", where=where, expected=f"1 to {size}, the catalogue of release {release.id}"
+        )
+
+
+def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
+    events = sorted((*state.events, *request.events), key=lambda event: event.time)  # stable: arrival breaks ties
+    rows = release.items.rows([event.item for event in events])
+    hidden = release.items.rows(request.exclude)
+    if request.exclude_seen:
+        hidden = np.concatenate([hidden, rows])
+    known = rows != UNKNOWN
+    return Seeker(
+        rows=rows[known],
+        events=[event for event, there in zip(events, known, strict=True) if there],
+        profile={**(state.profile or {}), **request.profile},
+        context={**request.context, TIME: request.time},
+        hidden=np.unique(hidden[hidden != UNKNOWN]),
+        k=request.k,
+    )
+
+
+def _is_known(release: Release, seeker: Seeker) -> bool:
+    told = {feature.column or feature.name for feature in release.schema.user}
+    return bool(len(seeker.rows)) or any(seeker.profile.get(name) is not None for name in told)
+
+
+def _answer(release: Release, request: Request, seeker: Seeker, channel: str, found: Found) -> Candidates:
+    own = [event.item for event in request.events]
+    unknown = [item for item, row in zip(own, release.items.rows(own), strict=True) if row == UNKNOWN]
+    return Candidates(
+        release=release.id,
+        channel=channel,
+        items=release.items.ids(found.rows),
+        scores=[round(float(score), 5) for score in found.scores],
+        interests=found.interests.tolist(),
+        history=min(len(seeker.rows), release.schema.history_length),
+        unknown_items=unknown,
+        cards=None,
+    )
+
+
+def _fields(card: Card | None, names: Sequence[str]) -> Card | None:
+    if card is None or "*" in names:
+        return card
+    return {name: card[name] for name in names if name in card}

@@ -1,0 +1,84 @@
+"""What a store keeps: users' profiles and latest events, items' cards. External ids only: it outlives every release."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Profile = Mapping[str, Any]
+"""What is known of a user, by column name: plain JSON values."""
+
+Card = Mapping[str, Any]
+"""What a ranker or a page shows of an item (title, cover, …), by name: plain JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`user` did something with `item` at `time` (milliseconds since 1970). `values`: what else is known of it.
+
+    `id` names the event, so that one sent twice counts once; an event without one is told by user, item and time.
+    """
+
+    user: str
+    item: str
+    time: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """One user, read at once. `profile` is None where none was put; `events` are oldest first, in time order (events of
+    equal time in order of arrival)."""
+
+    profile: Profile | None
+    events: tuple[Event, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether the store has ever heard of this user."""
+        return self.profile is not None or bool(self.events)
+
+
+class UserStore(Protocol):
+    """Profiles and recent events. Safe from many threads; every write is whole or not at all, and durable on return."""
+
+    def append(self, events: Sequence[Event]) -> int:
+        """Keep these events, each in its place by time; a late one is not lost, one already kept is not kept twice.
+        Returns how many were new. The oldest beyond the store's `keep` a user are dropped."""
+        ...
+
+    def read(self, users: Sequence[str], limit: int) -> list[UserState]:
+        """Profile and the newest `limit` events of each user, in one round trip. An unknown user has neither."""
+        ...
+
+    def put_profiles(self, profiles: Mapping[str, Profile]) -> None:
+        """Set profiles, each replaced whole."""
+        ...
+
+
+class ItemStore(Protocol):
+    """Item cards. Safe from many threads; durable on return."""
+
+    def cards(self, items: Sequence[str]) -> list[Card | None]:
+        """Each item's card, None where none was put, in one round trip."""
+        ...
+
+    def put_cards(self, cards: Mapping[str, Card]) -> None:
+        """Set cards, each replaced whole."""
+        ...
+
+
+class Store(UserStore, ItemStore, Protocol):
+    """Both halves in one backend."""
+
+    def close(self) -> None:
+        """Let go of files and connections; closing twice is harmless."""
+        ...
+
+
+class StoreSpec(Protocol):
+    """A backend and its parameters."""
+
+    def open(self) -> Store:
+        """Raises `StoreError` where it cannot be opened: what, where, the way out."""
+        ...

@@ -1,0 +1,96 @@
+"""The store in memory: real code, for tests, for trying things, and for one process that may forget."""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from zhiyin.errors import SpecError, StoreError
+from zhiyin.stores.base import Card, Event, Profile, UserState
+from zhiyin.stores.records import check_cards, check_events, check_profiles, identity
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`keep`: the newest events that a user keeps."""
+
+    keep: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise SpecError(f"{self.keep}", where=".keep", expected="at least 1")
+
+    def open(self) -> "MemoryStore":
+        return MemoryStore(self.keep)
+
+
+@dataclass(slots=True)
+class _User:
+    events: list[Event] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+
+
+class MemoryStore:
+    """Dictionaries behind one lock."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._users: dict[str, _User] = {}
+        self._profiles: dict[str, Profile] = {}
+        self._cards: dict[str, Card] = {}
+        self._closed = False
+
+    def append(self, events: Sequence[Event]) -> int:
+        check_events(events)
+        with self._open():
+            return sum(self._append(event) for event in events)
+
+    def read(self, users: Sequence[str], limit: int) -> list[UserState]:
+        with self._open():
+            states = []
+            for user in users:
+                kept = self._users.get(user)
+                events = tuple(kept.events[-limit:]) if kept is not None and limit > 0 else ()
+                states.append(UserState(self._profiles.get(user), events))
+            return states
+
+    def put_profiles(self, profiles: Mapping[str, Profile]) -> None:
+        check_profiles(profiles)
+        with self._open():
+            self._profiles |= {user: dict(profile) for user, profile in profiles.items()}
+
+    def cards(self, items: Sequence[str]) -> list[Card | None]:
+        with self._open():
+            return [self._cards.get(item) for item in items]
+
+    def put_cards(self, cards: Mapping[str, Card]) -> None:
+        check_cards(cards)
+        with self._open():
+            self._cards |= {item: dict(card) for item, card in cards.items()}
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _append(self, event: Event) -> int:
+        user = self._users.setdefault(event.user, _User())
+        name = identity(event)
+        if name in user.known:
+            return 0
+        place = bisect_right(user.events, event.time, key=lambda kept: kept.time)
+        if place == 0 and len(user.events) >= self._keep:
+            return 0  # older than everything a full list keeps
+        user.known.add(name)
+        user.events.insert(place, event)
+        for dropped in user.events[: -self._keep]:
+            user.known.discard(identity(dropped))
+        del user.events[: -self._keep]
+        return 1
+
+    def _open(self) -> threading.Lock:
+        if self._closed:
+            raise StoreError("the store is closed", where="memory")
+        return self._lock
+
+
+EXAMPLES = (Memory(keep=20),)

@@ -1,0 +1,169 @@
+"""Releases: built whole or not at all, proved before they go live, refused when damaged, rolled back."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zhiyin.errors import ReleaseError
+from zhiyin.indexes.ivf import IVFFlat
+from zhiyin.release import CURRENT, MANIFEST, Release, Releases, manifest_digest
+
+Publisher = Callable[..., Release]
+
+
+@pytest.fixture(scope="module")
+def built(published: Publisher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two releases, the newer one live."""
+    root = tmp_path_factory.mktemp("built") / "releases"
+    published(root, "20260101-000000-aaaa", seed=1)
+    published(root, "20260102-000000-bbbb", seed=2)
+    return root
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    """A copy of them for one test."""
+    return Path(shutil.copytree(built, tmp_path / "releases"))
+
+
+def test_publish_makes_the_release_live_and_leaves_nothing_else(root: Path) -> None:
+    assert Releases(root).current() == "20260102-000000-bbbb"
+    assert sorted(p.name for p in root.iterdir()) == ["20260101-000000-aaaa", "20260102-000000-bbbb", CURRENT]
+
+
+def test_a_release_states_its_proof(release: Release) -> None:
+    proof = release.manifest["proof"]
+    assert proof["parity"] <= 1e-4
+    assert proof["overlap"] == 1.0
+    assert proof["k"] == 10
+
+
+def test_roll_back_points_at_the_older_one_and_stops_at_the_oldest(root: Path) -> None:
+    there = Releases(root)
+    assert there.roll_back() == "20260101-000000-aaaa"
+    assert there.open().id == "20260101-000000-aaaa"
+    with pytest.raises(ReleaseError, match="oldest release"):
+        there.roll_back()
+    there.point("20260102-000000-bbbb")
+    assert there.current() == "20260102-000000-bbbb"
+
+
+def test_pointing_at_a_release_that_is_not_there_names_the_nearest(root: Path) -> None:
+    with pytest.raises(ReleaseError, match="did you mean '20260102-000000-bbbb'"):
+        Releases(root).point("20260102-000000-bbb")
+    assert Releases(root).current() == "20260102-000000-bbbb"
+
+
+def test_prune_keeps_the_newest_and_the_live_one(root: Path) -> None:
+    there = Releases(root)
+    there.roll_back()
+    assert there.prune(1) == []
+    there.point("20260102-000000-bbbb")
+    assert there.prune(1) == ["20260101-000000-aaaa"]
+    assert there.ids() == ["20260102-000000-bbbb"]
+
+
+def test_the_same_id_twice_is_refused(root: Path, published: Publisher) -> None:
+    with pytest.raises(ReleaseError, match="the release '20260102-000000-bbbb' exists"):
+        published(root, "20260102-000000-bbbb")
+
+
+def every_file(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_one_flipped_byte_in_any_file_is_refused_by_name(root: Path, tmp_path: Path) -> None:
+    good = root / "20260102-000000-bbbb"
+    for name in every_file(good):
+        bad = tmp_path / "bad"
+        shutil.copytree(good, bad)
+        content = bytearray((bad / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (bad / name).write_bytes(bytes(content))
+        with pytest.raises(ReleaseError, match=name.replace(".", r"\.")):
+            Release.open(bad)
+        shutil.rmtree(bad)
+
+
+def test_a_truncated_a_missing_and_an_unknown_file_are_refused_by_name(root: Path) -> None:
+    folder = root / "20260102-000000-bbbb"
+    (folder / "stray.txt").write_text("?")
+    with pytest.raises(ReleaseError, match=r"stray\.txt: a file that is not in the manifest"):
+        Release.open(folder)
+    (folder / "stray.txt").unlink()
+    vectors = folder / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-7])
+    with pytest.raises(ReleaseError, match=r"vectors\.npy: damaged"):
+        Release.open(folder)
+    vectors.unlink()
+    with pytest.raises(ReleaseError, match=r"vectors\.npy: a file is missing"):
+        Release.open(folder)
+
+
+def test_a_newer_format_is_refused_with_the_way_out(root: Path) -> None:
+    path = root / "20260102-000000-bbbb" / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["format"] = 99
+    manifest["digest"] = manifest_digest(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ReleaseError, match=r"release format 99; expected format 1 or older\. Upgrade zhiyin"):
+        Release.open(path.parent)
+
+
+def test_no_release_yet_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="no release is live.*zhiyin publish"):
+        Releases(tmp_path).open()
+
+
+def test_an_index_that_breaks_its_promise_is_not_published(root: Path, published: Publisher) -> None:
+    with pytest.raises(ReleaseError, match=r"finds 0\.\d+ of the exact top 10; expected at least 0\.999.*Nothing"):
+        published(root, "20260103-000000-cccc", index=IVFFlat(nlist=20, nprobe=1), overlap=0.999)
+    assert Releases(root).current() == "20260102-000000-bbbb"
+    assert not list(root.glob(".building*"))
+
+
+def test_a_full_disk_is_a_sentence_and_the_live_release_stays(
+    root: Path, published: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(ReleaseError, match="no space left while publishing.*the live release is untouched"):
+        published(root, "20260103-000000-cccc")
+    monkeypatch.undo()
+    assert Releases(root).open().id == "20260102-000000-bbbb"
+    assert not list(root.glob(".building*"))
+
+
+def test_a_publish_that_was_killed_leaves_nothing_in_the_way(root: Path, published: Publisher) -> None:
+    half = root / ".building-20260103-000000-cccc"
+    half.mkdir()
+    (half / "vectors.npy").write_bytes(b"half")
+    assert Releases(root).ids() == ["20260101-000000-aaaa", "20260102-000000-bbbb"]
+    assert published(root, "20260103-000000-cccc").id == "20260103-000000-cccc"
+    assert not half.exists()
+
+
+def test_the_online_wing_opens_a_release_without_torch(root: Path) -> None:
+    """The same in a fresh environment without torch is `tests/test_without_torch.py`; this one is quick."""
+    program = f"""
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from zhiyin.release import Releases
+from zhiyin.retriever import Request, Retriever
+from zhiyin.stores.memory import Memory
+release = Releases(Path({str(root)!r})).open()
+print(len(Retriever(Memory().open()).retrieve(release, [Request(k=5, profile={{"country": "cn"}})])[0].items))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "5", done.stderr

@@ -1,0 +1,175 @@
+"""The online path: what is answered, from what, and to whom."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.splits import Split
+from zhiyin.errors import RequestError
+from zhiyin.learning.examples import Examples
+from zhiyin.release import Release
+from zhiyin.retriever import Request, Retriever
+from zhiyin.stores.base import Event, Store
+from zhiyin.stores.memory import Memory
+
+NOW = 1_800_000_000_000
+
+
+@pytest.fixture
+def store() -> Store:
+    return Memory().open()
+
+
+@pytest.fixture
+def retriever(store: Store) -> Retriever:
+    return Retriever(store)
+
+
+def event(user: str, item: str, time: int = NOW, **values: float) -> Event:
+    return Event(user, item, time, values)
+
+
+def test_offline_equals_online(
+    release: Release, retriever: Retriever, data: Prepared, split: Split, examples: Examples
+) -> None:
+    """The store holds what each user did before the held-out event; the answer is the offline one through the index."""
+    log, k = data.events, 20
+    for start in split.test.starts:
+        user = f"u{log.users[start]}"
+        past = range(log.offsets[log.users[start]], start)
+        records = log.columns.records(past.start, past.stop)
+        retriever.store.append(
+            [Event(user, f"i{log.items[at]}", int(log.times[at]), records[at - past.start]) for at in past]
+        )
+        row = int(log.users[start])
+        retriever.store.put_profiles({user: data.user_table.records(row, row + 1)[0]})
+    queries = examples.queries(split.test.starts)
+    inputs = {"history": queries.history.numpy(), **{name: c.numpy() for name, c in queries.columns.items()}}
+    users = np.ascontiguousarray(release.user_tower(inputs)[:, 0])
+    requests = [Request(user=f"u{log.users[s]}", k=k, time=int(log.times[s])) for s in split.test.starts]
+    for at, (start, answer) in enumerate(zip(split.test.starts, retriever.retrieve(release, requests), strict=True)):
+        hits = release.index.search(users[at : at + 1], len(data.items))
+        seen = set(log.history(int(start)).tolist())
+        wanted = [(f"i{r}", s) for r, s in zip(hits.rows[0], hits.scores[0], strict=True) if r not in seen][:k]
+        assert answer.items == [item for item, _ in wanted]
+        np.testing.assert_allclose(answer.scores, [score for _, score in wanted], atol=1e-4)
+        assert answer.channel == "deep"
+
+
+def test_one_request_is_answered_as_in_a_crowd(release: Release, retriever: Retriever) -> None:
+    retriever.store.append([event(f"u{u}", f"i{i}", NOW + i) for u in range(6) for i in range(u, 40, u + 1)])
+    requests = [Request(user=f"u{u}", k=5 + u, time=NOW) for u in range(6)] + [Request(k=3, time=NOW)]
+    alone = [retriever.retrieve(release, [request])[0] for request in requests]
+    assert retriever.retrieve(release, requests) == alone
+
+
+def test_seen_and_excluded_items_do_not_come_back_and_k_is_kept(release: Release, retriever: Retriever) -> None:
+    retriever.store.append([event("u", f"i{i}", NOW + i) for i in range(30)])
+    answer = retriever.retrieve(release, [Request(user="u", k=20, exclude=("i40", "i41", "no such item"))])[0]
+    assert len(answer.items) == 20
+    assert not {f"i{i}" for i in range(30)} & set(answer.items)
+    assert not {"i40", "i41"} & set(answer.items)
+    kept = retriever.retrieve(release, [Request(user="u", k=60, exclude_seen=False)])[0]
+    assert len(kept.items) == 60
+
+
+def test_when_almost_everything_was_seen_the_rest_comes(release: Release, retriever: Retriever) -> None:
+    retriever.store.append([event("u", f"i{i}", NOW + i) for i in range(57)])
+    answer = retriever.retrieve(release, [Request(user="u", k=20)])[0]
+    assert sorted(answer.items) == ["i57", "i58", "i59"]
+    assert all(np.isfinite(answer.scores))
+    retriever.store.append([event("u", f"i{i}", NOW + i) for i in range(57, 60)])
+    assert retriever.retrieve(release, [Request(user="u", k=20)])[0].items == []
+
+
+def test_an_unknown_user_gets_the_popular_items(release: Release, retriever: Retriever) -> None:
+    answer = retriever.retrieve(release, [Request(user="nobody", k=4, exclude=("i1",))])[0]
+    assert answer.channel == "popular"
+    assert answer.items == ["i0", "i2", "i3", "i4"]
+    assert answer.scores == sorted(answer.scores, reverse=True)
+
+
+def test_a_profile_alone_is_enough_for_the_towers(release: Release, retriever: Retriever) -> None:
+    assert retriever.retrieve(release, [Request(k=4, profile={"country": "cn"})])[0].channel == "deep"
+    assert retriever.retrieve(release, [Request(k=4, profile={"shoe size": 44})])[0].channel == "popular"
+    retriever.store.put_profiles({"known": {"age": 30}})
+    assert retriever.retrieve(release, [Request(user="known", k=4)])[0].channel == "deep"
+
+
+def test_one_more_event_changes_the_answer_stored_or_inline(release: Release, retriever: Retriever) -> None:
+    retriever.store.append([event("u", "i1")])
+    before = retriever.retrieve(release, [Request(user="u", k=10)])[0]
+    inline = retriever.retrieve(release, [Request(user="u", k=10, events=(event("u", "i2", NOW + 1),))])[0]
+    retriever.store.append([event("u", "i2", NOW + 1)])
+    stored = retriever.retrieve(release, [Request(user="u", k=10)])[0]
+    assert inline == stored
+    assert before.items != stored.items
+    assert (before.history, stored.history) == (1, 2)
+
+
+def test_inline_profile_values_replace_stored_ones(release: Release, retriever: Retriever) -> None:
+    retriever.store.put_profiles({"u": {"country": "cn", "age": 30}})
+    stored = retriever.retrieve(release, [Request(user="u", k=10)])[0]
+    same = retriever.retrieve(release, [Request(user="u", k=10, profile={"country": "cn"})])[0]
+    other = retriever.retrieve(release, [Request(user="u", k=10, profile={"country": "fr"})])[0]
+    assert stored == same
+    assert stored.scores != other.scores
+
+
+def test_items_this_release_does_not_know_are_passed_over_and_named(release: Release, retriever: Retriever) -> None:
+    known = retriever.retrieve(release, [Request(k=10, events=(event("", "i1"),))])[0]
+    mixed = retriever.retrieve(release, [Request(k=10, events=(event("", "new film"), event("", "i1")))])[0]
+    assert mixed.unknown_items == ["new film"]
+    assert mixed.items == known.items
+
+
+def test_only_the_newest_events_reach_the_tower(release: Release, retriever: Retriever) -> None:
+    long = tuple(event("", f"i{i}", NOW + i) for i in range(30))
+    wide = retriever.retrieve(release, [Request(k=10, events=long, exclude_seen=False)])[0]
+    narrow = retriever.retrieve(release, [Request(k=10, events=long[-8:], exclude_seen=False)])[0]
+    assert wide.items == narrow.items
+    assert wide.history == narrow.history == 8
+
+
+def test_cards_come_with_the_fields_asked_and_missing_ones_are_marked(release: Release, retriever: Retriever) -> None:
+    retriever.store.put_cards({"i0": {"title": "zero", "cover": "0.png"}})
+    request = Request(k=2, hydrate=("title", "price"))
+    assert retriever.retrieve(release, [request])[0].cards == [{"title": "zero"}, None]
+    assert retriever.retrieve(release, [replace(request, hydrate=("*",))])[0].cards == [
+        {"title": "zero", "cover": "0.png"},
+        None,
+    ]
+    assert retriever.retrieve(release, [replace(request, hydrate=())])[0].cards is None
+
+
+@pytest.mark.parametrize("k", [0, -1, 61])
+def test_a_k_that_cannot_be_is_refused(release: Release, retriever: Retriever, k: int) -> None:
+    with pytest.raises(RequestError, match=rf"k = {k}; expected 1 to 60, the catalogue of release"):
+        retriever.retrieve(release, [Request(k=k)])
+
+
+class Counting:
+    """A store that counts its round trips."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.trips = store, 0
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        self.trips += 1
+        method: Callable[..., object] = getattr(self.store, name)
+        return method
+
+
+def test_a_request_makes_at_most_two_round_trips(release: Release, store: Store) -> None:
+    counting = Counting(store)
+    Retriever(counting).retrieve(release, [Request(user=f"u{i}", k=5, hydrate=("title",)) for i in range(4)])  # type: ignore[arg-type]
+    assert counting.trips == 2
+
+
+def test_a_release_gives_the_trained_models_vectors(release: Release, examples: Examples, split: Split) -> None:
+    assert torch.equal(torch.from_numpy(np.array(release.popular)), torch.arange(60, dtype=torch.int32))
+    assert release.vectors.shape == (60, 16)
