@@ -10,6 +10,7 @@ from rich.console import Console
 
 from zhiyin import client, pipeline
 from zhiyin.data import datasets
+from zhiyin.data.sources import Source
 from zhiyin.errors import Failure
 from zhiyin.recipe import Recipe
 from zhiyin.screen import candidates_table, release_words, stored_words, training_bar
@@ -24,7 +25,7 @@ home = "."
 events = "{events}"
 items = "{items}"
 users = "{users}"
-time_unit = "s"
+time_unit = "{time_unit}"
 
 [features]
 history_length = 50
@@ -65,8 +66,8 @@ def run(home: Path, *, data: Path | None, keep: bool, port: int, console: Consol
     chapter("1  the log")
     home.mkdir(parents=True, exist_ok=True)
     with console.status("fetching MovieLens-100K"):
-        found = datasets.load("movielens-100k", data=data, cache=datasets.default_cache(), out=home / "data")
-    recipe = _write_recipe(home, found)
+        source = datasets.load("movielens-100k", data=data, cache=datasets.default_cache(), out=home / "data")
+    recipe = _write_recipe(home, source)
     with console.status("preparing"):
         console.print(pipeline.prepare(recipe).words())
 
@@ -99,15 +100,12 @@ def run(home: Path, *, data: Path | None, keep: bool, port: int, console: Consol
         served.store.close()
 
 
-def _write_recipe(home: Path, found: Any) -> Recipe:
+def _write_recipe(home: Path, source: Source) -> Recipe:
     path = home / "recipe.toml"
-    files = {name: getattr(found, name).resolve() for name in ("events", "items", "users")}
-    path.write_text(RECIPE.format(**{name: _relative(file, home.resolve()) for name, file in files.items()}))
+    files = {"events": source.events, "items": source.items, "users": source.users}
+    names = {name: "" if file is None else file.resolve().relative_to(home.resolve()) for name, file in files.items()}
+    path.write_text(RECIPE.format(**names, time_unit=source.time_unit))
     return Recipe.read(path)
-
-
-def _relative(file: Path, home: Path) -> Path:
-    return file.relative_to(home) if file.is_relative_to(home) else file
 
 
 def _ask(url: str, console: Console) -> None:

@@ -27,9 +27,7 @@ def find(path: Path, names: Collection[str], archives: Collection[str], work: Pa
                 found = _unpack(path / archive, names, work) | found
         return found
     if not path.exists():
-        raise DataError(
-            "there is no such folder or archive", where=str(path), remedy="Give --data a path that exists."
-        )
+        raise DataError("there is no such folder or archive", where=str(path), remedy="Give --data a path that exists.")
     if _packed(path):
         return _unpack(path, names, work)
     return {name: path for name in names if path.name in _spellings(name)}
@@ -51,7 +49,9 @@ def _in_folder(folder: Path, names: Collection[str]) -> dict[str, Path]:
     for file in files:
         by_name.setdefault(file.name, file)
     for name in names:
-        found |= {name: by_name[one] for one in reversed(_spellings(name)) if one in by_name}
+        spelling = next((one for one in _spellings(name) if one in by_name), None)
+        if spelling:
+            found[name] = by_name[spelling]
     return found
 
 

@@ -1,34 +1,16 @@
-"""What a log and its tables must be before anything is made of them, and the SQL that reads a column as what it is.
+"""What ids and times must be before anything is made of them, and the SQL that reads a column as one of them.
 
 Each check raises a `DataError` that says where, what was found, what was expected and what to do.
 """
 # ruff: noqa: S608 – every name in a query went through `quoted`, every text through `literal`
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from zhiyin.data.columns import CLOCKS, FRACTIONS, WHOLE, and_more
 from zhiyin.data.readers import Loaded, quoted
 from zhiyin.errors import DataError
-
-WHOLE = {
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "UHUGEINT",
-}
-FRACTIONS = {"FLOAT", "DOUBLE"}
-CLOCKS = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"}
-LISTS = {f"{kind}[]" for kind in (*WHOLE, "VARCHAR")}
-VECTORS = r"(FLOAT|DOUBLE)\[\d*\]"
-"""Lists of fractions, of any or of one length."""
 
 UNITS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
 """Milliseconds in one of each unit, as a fraction."""
@@ -39,6 +21,9 @@ EARLIEST, LATEST = 631_152_000_000, 4_102_444_800_000
 """1990 and 2100: a log's clock times are expected between them when its unit is guessed."""
 
 YEAR_1980, YEAR_2200 = 315_532_800_000, 7_258_118_400_000
+
+DAY = 86_400_000
+"""Milliseconds in a day."""
 
 EXACT = 1 << 53
 """Above this, a float no longer tells two whole numbers apart."""
@@ -70,7 +55,7 @@ def ids(loaded: Loaded, name: str, key: str, among: str = "") -> str:
         count, row, value = _first(loaded, among, odd, column)
         if count:
             raise DataError(
-                f"column '{name}' holds {value}{_times(count)}",
+                f"column '{name}' holds {value}{and_more(count)}",
                 where=loaded.where(row),
                 expected="ids: text, or whole numbers small enough to be exact",
                 remedy=f"Write the column as text, or set {key} to another column.",
@@ -90,7 +75,7 @@ def ids(loaded: Loaded, name: str, key: str, among: str = "") -> str:
     count, row, _ = _first(loaded, among, wrong, column)
     if count:
         raise DataError(
-            f"column '{name}' has no id{_times(count)}",
+            f"column '{name}' has no id{and_more(count)}",
             where=loaded.where(row),
             expected="an id in every row",
             remedy="Remove those rows, or give them ids.",
@@ -105,7 +90,7 @@ def unique(loaded: Loaded, sql: str, side: str) -> None:
     if found:
         one, first, last, count = found[0]
         raise DataError(
-            f"the {side} {one!r} has several rows{_times(count)}, the first of them {loaded.where(first)}",
+            f"the {side} {one!r} has several rows{and_more(count)}, the first of them {loaded.where(first)}",
             where=loaded.where(last),
             expected=f"one row for each {side}",
             remedy="Keep one row of each.",
@@ -132,18 +117,11 @@ def times(loaded: Loaded, name: str, unit: str) -> Span:
             expected="times from 1970 on" if unit != "position" else "positions from 0 on",
             remedy="Remove or correct those rows.",
         )
+    if unit == "position" and kind not in WHOLE:
+        _refuse_fractions(loaded, name, number)
     if unit in UNITS:
         _refuse_wrong_unit(loaded, name, number, unit, low, high)
     return _span(number, unit, low, high, whole=kind in WHOLE or unit == "iso")
-
-
-def values(loaded: Loaded, names: list[str]) -> dict[str, str]:
-    """SQL that reads each column as a feature's or a card's values: NaN and "" are missing, dates are text.
-
-    Raises `DataError` for an infinite number, also inside a list, and for a list with a NaN in it.
-    """
-    kinds = loaded.kinds(names)
-    return {name: _value(loaded, name, kind) for name, kind in kinds.items()}
 
 
 def likely_unit(low: float, high: float) -> str | None:
@@ -152,44 +130,6 @@ def likely_unit(low: float, high: float) -> str | None:
         if low * up >= EARLIEST * down and high * up < LATEST * down:
             return unit
     return None
-
-
-def vector_width(loaded: Loaded, name: str) -> int:
-    """How many numbers each of a column's lists has; 0 when they differ, or one has a hole."""
-    vector = f"{quoted(name)}::float[]"
-    shortest, longest, holes = loaded.one(
-        f"select min(len({vector})), max(len({vector})), sum(len({vector}) - list_count({vector})) from {loaded.table}"
-    )
-    return int(longest) if longest and shortest == longest and not holes else 0
-
-
-def _value(loaded: Loaded, name: str, kind: str) -> str:
-    column = quoted(name)
-    if kind in FRACTIONS or kind.startswith("DECIMAL"):
-        number = f"try_cast({column} as double)" if kind != "FLOAT" else column
-        _refuse_infinite(loaded, name, f"isinf({number})")
-        return f"case when isnan({number}) then null else {number} end"
-    if kind in WHOLE:
-        return f"try_cast({column} as {'double' if kind in ('HUGEINT', 'UHUGEINT', 'UBIGINT') else kind})"
-    if kind == "BOOLEAN":
-        return f"try_cast({column} as boolean)"
-    if re.fullmatch(VECTORS, kind):
-        vector = f"{column}::float[]"
-        _refuse_infinite(loaded, name, f"list_bool_or(list_transform({vector}, lambda x: not isfinite(x)))")
-        width = vector_width(loaded, name)
-        return f"{column}::float[{width}]" if width else vector
-    return column if kind in LISTS else f"nullif({column}::varchar, '')"
-
-
-def _refuse_infinite(loaded: Loaded, name: str, condition: str) -> None:
-    count, row, value = loaded.first(condition, quoted(name))
-    if count:
-        raise DataError(
-            f"column '{name}' holds {value}{_times(count)}",
-            where=loaded.where(row),
-            expected="finite numbers",
-            remedy="Leave the value empty where it is not known.",
-        )
 
 
 def _number(loaded: Loaded, column: str, kind: str) -> str | None:
@@ -220,7 +160,7 @@ def _not_a_time(loaded: Loaded, name: str, kind: str, unit: str) -> DataError:
         odd = f"{column} is not null and try_cast({column} as double) is null"
         count, row, value = loaded.first(odd, column)
         if count:
-            where, found = loaded.where(row), f"column '{name}' is {value!r}{_times(count)}"
+            where, found = loaded.where(row), f"column '{name}' is {value!r}{and_more(count)}"
     return DataError(
         found,
         where=where,
@@ -234,7 +174,7 @@ def _refuse_strange_times(loaded: Loaded, name: str, number: str, *, floats: boo
     count, row, _ = loaded.first(f"{column} is null")
     if count:
         raise DataError(
-            f"column '{name}' has no time{_times(count)}",
+            f"column '{name}' has no time{and_more(count)}",
             where=loaded.where(row),
             expected="a time in every row",
             remedy="Remove those rows, or give them times.",
@@ -243,10 +183,21 @@ def _refuse_strange_times(loaded: Loaded, name: str, number: str, *, floats: boo
     count, row, value = loaded.first(strange, f"{column}::varchar")
     if count:
         raise DataError(
-            f"column '{name}' is {value if floats else repr(value)}{_times(count)}",
+            f"column '{name}' is {value if floats else repr(value)}{and_more(count)}",
             where=loaded.where(row),
             expected="finite times" if floats else "a date or a timestamp such as 2024-03-01T12:30:00Z",
             remedy="Remove or correct those rows.",
+        )
+
+
+def _refuse_fractions(loaded: Loaded, name: str, number: str) -> None:
+    count, row, value = loaded.first(f"{number} <> trunc({number})", quoted(name))
+    if count:
+        raise DataError(
+            f"column '{name}' is {value}{and_more(count)}",
+            where=loaded.where(row),
+            expected="whole numbers (data.time_unit = 'position')",
+            remedy='Set data.time_unit = "s" if these are seconds.',
         )
 
 
@@ -292,15 +243,17 @@ def _prints_as_floats(loaded: Loaded, among: str, column: str) -> bool:
     return bool(found[0])
 
 
+def day(time: float, unit: str) -> str:
+    """The day of a time in this unit."""
+    up, down = UNITS[unit]
+    return _year(int(time) * up // down)
+
+
 def _year(milliseconds: int) -> str:
     year = 1970 + round(milliseconds / 31_556_952_000)
     if year < 2200:
         return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d}"
     return f"the year {year:,}"
-
-
-def _times(count: int) -> str:
-    return "" if count == 1 else f" (and {count - 1:,} more like it)"
 
 
 def _words(kind: str) -> str:

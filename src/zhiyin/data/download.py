@@ -93,7 +93,9 @@ class Wheel:
             got = Path(work) / self.file
             if ran.returncode or not got.exists():
                 said = [line for line in (ran.stderr + ran.stdout).strip().splitlines() if line.strip()]
-                raise _unreachable(self.url, f"pip could not fetch it ({said[-1].strip() if said else 'no reason given'})")
+                raise _unreachable(
+                    self.url, f"pip could not fetch it ({said[-1].strip() if said else 'no reason given'})"
+                )
             _verify(got, self.checksum, self.url)
             progress(got.stat().st_size, got.stat().st_size)
             return got.rename(target)

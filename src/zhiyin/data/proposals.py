@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zhiyin.data.checks import CLOCKS, FRACTIONS, LISTS, VECTORS, WHOLE, vector_width
+from zhiyin.data.columns import CLOCKS, FRACTIONS, LISTS, VECTORS, WHOLE, vector_width
 from zhiyin.data.readers import Loaded, quoted
 
 FEW = 20
@@ -76,9 +76,9 @@ def _whole(loaded: Loaded, name: str, facts: _Facts) -> Proposal:
     if facts.distinct == facts.present and facts.present > FEW:
         return _skip(name, "a different number in every row: an id, which says nothing of other rows")
     if facts.distinct <= FEW:
-        return _categorical(name, facts, "few whole numbers, told apart rather than measured")
+        return _categorical(name, facts, "whole numbers: so few that they are told apart rather than measured")
     if any(key(name).endswith(code) for code in CODES):
-        return _categorical(name, facts, "numbers that are names, by the column's own name")
+        return _categorical(name, facts, "numbers that are names of something, as the column's own name says")
     return _numeric(loaded, name, "whole numbers")
 
 

@@ -8,7 +8,8 @@ every one of them. Rows keep their order of arrival: files by name, rows as they
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ FORMS = {
 class Loaded:
     """A file's rows as the DuckDB table `table`, whose rowid is the order of arrival. `columns`: name → DuckDB type.
 
-    `scan`: what to write after FROM to read all of the file; `text`: the values come from a csv, so every column is text, and what they are is found by `kinds`.
+    `scan`: what to write after FROM to read all of the file. `text`: the values come from a csv, so every column is
+    text, and what they are is found by `kinds`.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -95,6 +97,20 @@ class Loaded:
         return found
 
 
+def connect(memory: str, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """A database in memory that holds at most `memory`, puts the rest into `spill`, and asks nothing of the network."""
+    connection = duckdb.connect(
+        config={
+            "memory_limit": memory,
+            "temp_directory": str(spill or ""),
+            "autoinstall_known_extensions": "false",
+            "TimeZone": "UTC",
+        }
+    )
+    connection.execute("set enable_progress_bar = false")
+    return connection
+
+
 def load(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
@@ -110,19 +126,26 @@ def load(
     Raises `DataError` for a file that is missing, of an unknown kind, broken, or without one of the keys.
     """
     files = find(path)
-    try:
+    with reading(path):
         scan, kinds = _scan(connection, files, f"{table}_file")
         for name, key in keys.items():
             _refuse_missing(name, key, kinds, path)
         names = list(kinds if whole else keys)
         stop = f" limit {limit}" if limit is not None else ""
         connection.execute(f"create table {table} as select {', '.join(map(quoted, names))} from {scan}{stop}")
+    columns = {name: kinds[name] for name in names}
+    return Loaded(connection, path, files, scan, table, columns, text=_form(files[0]) == "csv")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is read becomes a `DataError` that names it."""
+    try:
+        yield
     except (duckdb.OutOfMemoryException, duckdb.FatalException):
         raise
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise _broken(path, error) from None
-    columns = {name: kinds[name] for name in names}
-    return Loaded(connection, path, files, scan, table, columns, text=_form(files[0]) == "csv")
 
 
 def find(path: Path) -> tuple[Path, ...]:
@@ -135,8 +158,8 @@ def find(path: Path) -> tuple[Path, ...]:
     elif path.exists():
         files = [path]
     else:
-        matches = path.parent.glob(path.name) if path.parent.is_dir() and set(path.name) & set("*?[") else ()
-        files = sorted(matches)
+        pattern = path.name if path.parent.is_dir() and set(path.name) & set("*?[") else ""
+        files = sorted(f for f in path.parent.glob(pattern) if not _hidden(Path(f.name))) if pattern else []
         if not files:
             beside = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
             near = nearest(path.name, beside)

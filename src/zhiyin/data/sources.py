@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zhiyin.data import checks
+from zhiyin.data import checks, columns
 from zhiyin.data.events import EventLog, Times
 from zhiyin.data.prepared import Prepared
-from zhiyin.data.readers import Loaded, load, quoted
+from zhiyin.data.readers import Loaded, connect, load, quoted
 from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import Rows, Vocabulary
 from zhiyin.errors import DataError, Failure, SpecError
@@ -162,7 +162,7 @@ def _replace(folder: Path, hidden: Path) -> None:
 
 
 def _build(source: Source, hidden: Path, say: Callable[[str], None]) -> Summary:
-    with _connect(hidden) as connection:
+    with connect(MEMORY, hidden / "spilled") as connection:
         say("reading the log")
         log, span = _read_log(connection, source)
         say("numbering users and items")
@@ -192,18 +192,6 @@ def _build(source: Source, hidden: Path, say: Callable[[str], None]) -> Summary:
         items_without_attributes=bare_items,
         users_without_attributes=bare_users,
         items_without_events=int(len(items) - np.count_nonzero(np.bincount(events.items, minlength=len(items)))),
-    )
-
-
-def _connect(hidden: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": MEMORY,
-            "temp_directory": str(hidden / "spilled"),
-            "autoinstall_known_extensions": "false",
-            "TimeZone": "UTC",
-        },
     )
 
 
@@ -256,7 +244,7 @@ def _read_table(connection: duckdb.DuckDBPyConnection, path: Path, side: str, na
     sql = checks.ids(loaded, name, f"data.{side}_id")
     checks.unique(loaded, sql, side)
     names = [column for column in loaded.columns if column != name]
-    chosen = "".join(f", {value} as value{i}" for i, value in enumerate(checks.values(loaded, names).values()))
+    chosen = "".join(f", {value} as value{i}" for i, value in enumerate(columns.values(loaded, names).values()))
     connection.execute(f"create table {side}_table as select {sql} as id{chosen} from {side}_raw")
     return names
 
@@ -266,7 +254,7 @@ def _sorted_events(
 ) -> EventLog:
     """The events by (user, time, arrival), through files: memory-mapped, never all held at once."""
     kept = list(dict.fromkeys(source.columns))
-    values = [f"{value} as value{i}" for i, value in enumerate(checks.values(log, kept).values())]
+    values = [f"{value} as value{i}" for i, value in enumerate(columns.values(log, kept).values())]
     read = ", ".join(
         [f"{quoted(source.user)} as a", f"{quoted(source.item)} as b", f"{span.sql} as t", "rowid as n", *values]
     )

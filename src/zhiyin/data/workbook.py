@@ -13,13 +13,16 @@ _SHEET, _STRINGS = "xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"
 
 
 def to_csv(workbook: Path, target: Path) -> None:
-    """Write the first sheet's cells, as text; dates stay numbers: days since 1899-12-30.
+    """Write the first sheet's cells, as text, rows as long as the first; dates stay numbers: days since 1899-12-30.
 
     Raises `DataError` for a file that is no workbook.
     """
     try:
         with zipfile.ZipFile(workbook) as archive, target.open("w", newline="") as file:
-            csv.writer(file).writerows(_rows(archive))
+            writer, width = csv.writer(file), 0
+            for row in _rows(archive):
+                width = width or len(row)
+                writer.writerow(row + [""] * (width - len(row)))
     except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, IndexError, ValueError) as error:
         raise DataError(
             f"the workbook cannot be read ({error})",

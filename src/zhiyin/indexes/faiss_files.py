@@ -51,7 +51,7 @@ class FaissIndex:
         return hits
 
 
-def load(path: Path, kind: type, vectors: Vectors) -> Any:
+def load(path: Path, kind: Any, vectors: Vectors) -> Any:
     """The faiss index in a file. Raises `SearchError` for a file that is damaged, foreign, or of other vectors."""
     try:
         index = faiss.read_index(str(path))

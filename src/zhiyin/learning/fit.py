@@ -290,7 +290,7 @@ def learnable(log: EventLog, train: Events, min_history: int) -> Events:
 
 def epoch_order(log: EventLog, events: Events, training: Training, epoch: int) -> Events:
     """The examples of one epoch, shuffled; at most `examples_per_user` of each user's, drawn at random."""
-    shuffled = np.random.default_rng([training.seed, epoch]).permutation(events)
+    shuffled: Events = np.random.default_rng([training.seed, epoch]).permutation(events)
     cap = training.examples_per_user
     if not cap:
         return shuffled
@@ -298,7 +298,8 @@ def epoch_order(log: EventLog, events: Events, training: Training, epoch: int) -
     users = log.users[shuffled][by_user]
     starts = np.r_[0, np.flatnonzero(users[1:] != users[:-1]) + 1]
     ranks = np.arange(len(users)) - np.repeat(starts, np.diff(np.r_[starts, len(users)]))
-    return shuffled[np.sort(by_user[ranks < cap])]
+    kept: Events = shuffled[np.sort(by_user[ranks < cap])]
+    return kept
 
 
 def choose_device(name: str) -> torch.device:

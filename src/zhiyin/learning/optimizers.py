@@ -19,7 +19,7 @@ class Optimizer:
     """
 
     lr: float = 0.001
-    table_lr: float = 0.001
+    table_lr: float = 0.003
     tables: Literal["lazy-adam", "rowwise-adagrad"] = "lazy-adam"
     weight_decay: float = 0.0
     clip: float = 0.0

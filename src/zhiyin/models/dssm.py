@@ -27,10 +27,10 @@ class DSSM:
 
     dim: int = 64
     hidden: tuple[int, ...] = (256, 128)
-    pooling: Pooling = "mean"
+    pooling: Pooling = "positions"
     weight: str = ""
     share_items: bool = False
-    temperature: float = 0.07
+    temperature: float = 0.1
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,6 +72,6 @@ class DSSMTowers(RetrievalModel):
 
 
 EXAMPLES = (
-    DSSM(dim=16, hidden=(32,), temperature=0.1),
-    DSSM(dim=16, hidden=(32,), temperature=0.1, pooling="positions", share_items=True),
+    DSSM(dim=16, hidden=(32,)),
+    DSSM(dim=16, hidden=(32,), pooling="mean", share_items=True),
 )

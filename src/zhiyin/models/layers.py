@@ -19,6 +19,11 @@ class MLP(nn.Module):
             layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
             width = size
         self.layers = nn.Sequential(*layers, nn.Linear(width, out))
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                # He et al. 2015: torch's own start makes every layer's output smaller than its input
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[n, out] from [n, width]."""
@@ -53,4 +58,5 @@ class HistoryPooling(nn.Module):
 
 def normalized(vectors: Tensor) -> Tensor:
     """[…, d] at unit length; a zero vector stays zero."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    unit: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return unit

@@ -1,9 +1,10 @@
 """YouTubeDNN (Covington, Adams & Sargin 2016, "Deep Neural Networks for YouTube Recommendations", section 3).
 
 The user's vector is an MLP over the mean of the last watches' embeddings, the profile and the context (example age
-among it); an item's vector is a row of the output softmax. Departures, each an option: the output rows may be the
-history's own embeddings (`share_items`), item features are added to them (the paper's items have none), and the mean
-may be weighted by a column of the log or by learned positions.
+among it); an item's vector is a row of the output softmax. Departures, each an option that is on because it was measured to
+help: the output rows are the history's own embeddings (`share_items`), the mean is weighted by learned positions
+(`pooling`), the MLP adds to the pooled history instead of replacing it (`residual`), and both vectors have unit length
+(`normalize`). Item features, which the paper's items do not have, are added to the output rows.
 """
 
 from dataclasses import dataclass
@@ -21,20 +22,22 @@ from zhiyin.models.layers import MLP, HistoryPooling, Pooling, normalized
 
 @dataclass(frozen=True, slots=True)
 class YouTubeDNN:
-    """`dim`: width of user and item vectors. `hidden`: the user MLP's layers. `pooling`: "mean", or "positions" for
-    learned weights by recency. `weight`: name of a one-number event feature that weighs the mean (watch time, say).
-    `share_items`: history and output use one embedding table. `normalize`: unit vectors on both sides; then the
-    `temperature` that every score is divided by should be about 0.05–0.1. `dropout`: share of the pooled inputs and
-    hidden units left out in training.
+    """`dim`: width of user and item vectors. `hidden`: the user MLP's layers. `pooling`: "positions" learns weights by
+    recency, "mean" is the paper's. `weight`: a one-number event feature that weighs the mean (watch time, say).
+    `share_items`: history and output use one embedding table. `residual`: the user's vector is the pooled history plus
+    what the MLP says. `normalize`: unit vectors, which go with a `temperature` (every score is divided by it) of about
+    0.05–0.1; without them one of 1 is in place. `dropout`: share of the pooled history and of hidden units left out in
+    training.
     """
 
     dim: int = 64
     hidden: tuple[int, ...] = (256, 128)
-    pooling: Pooling = "mean"
+    pooling: Pooling = "positions"
     weight: str = ""
     share_items: bool = True
-    normalize: bool = False
-    temperature: float = 1.0
+    residual: bool = True
+    normalize: bool = True
+    temperature: float = 0.1
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -68,6 +71,8 @@ class YouTubeDNNTowers(RetrievalModel):
         if self.request.width:
             inputs.append(self.request(queries.columns))
         users: Tensor = self.mlp(torch.cat(inputs, dim=-1))
+        if self.spec.residual:
+            users = users + pooled
         if self.spec.normalize:
             users = normalized(users)
         return (users / self.spec.temperature)[:, None]
@@ -105,5 +110,5 @@ def check_weight(weight: str, schema: Schema) -> None:
 
 EXAMPLES = (
     YouTubeDNN(dim=16, hidden=(32,)),
-    YouTubeDNN(dim=16, hidden=(), pooling="positions", share_items=False, normalize=True, temperature=0.1),
+    YouTubeDNN(dim=16, hidden=(), pooling="mean", share_items=False, residual=False, normalize=False, temperature=1.0),
 )

@@ -1,0 +1,253 @@
+"""The HTTP service: routes, and a server to run them.
+
+The event loop only reads and writes; store, tower and search run in a pool of threads sized to the cores, for they
+release the GIL and would otherwise hold up every other connection.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.errors import ReleaseError, RequestError, SpecError, UserError, ZhiyinError
+from zhiyin.retriever import Retriever
+from zhiyin.service import openapi, wire
+from zhiyin.service.live import Live
+from zhiyin.stores.base import Store
+
+logger = logging.getLogger("zhiyin")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`max_k`: the most candidates one request may ask for; `max_batch`: the most requests in one body; `max_body_mb`:
+    the largest body; `threads`: that search, 0 for one a core; `seen_length`: the newest events of a user that are
+    read and count as seen."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_k: int = 1000
+    max_batch: int = 256
+    max_body_mb: float = 8.0
+    threads: int = 0
+    seen_length: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise SpecError(f"{self.port}", where=".port", expected="0 to 65535")
+        for name in ("max_k", "max_batch", "seen_length"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{getattr(self, name)}", where=f".{name}", expected="at least 1")
+        if self.threads < 0 or self.max_body_mb <= 0:
+            raise SpecError(
+                f"threads = {self.threads}, max_body_mb = {self.max_body_mb}", expected="threads ≥ 0, max_body_mb > 0"
+            )
+
+
+class Endpoint:
+    """What the routes share: the live release, the store, the pool, and a clock (milliseconds since 1970)."""
+
+    def __init__(self, live: Live, store: Store, settings: Service, clock: Callable[[], int]) -> None:
+        self.live, self.store, self.settings, self.clock = live, store, settings, clock
+        self.retriever = Retriever(store, settings.seen_length)
+        self.pool = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, "zhiyin-search")
+        self.description = openapi.document(version("zhiyin"))
+
+    async def retrieve(self, request: HTTPRequest) -> Response:
+        started = time.perf_counter()
+        wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
+        now = self.clock()
+        requests = []
+        for at, one in enumerate(wires):
+            where = f"requests[{at}]." if many else ""
+            if one.k > self.settings.max_k:
+                raise RequestError(f"{one.k}", where=f"{where}k", expected=f"at most {self.settings.max_k}")
+            requests.append(wire.to_request(one, now, where))
+        release = self.live.release
+        found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
+        took = 1e3 * (time.perf_counter() - started)
+        answers = [wire.to_answer(one, took) for one in found]
+        return _json(wire.Answers(answers) if many else answers[0])
+
+    async def events(self, request: HTTPRequest) -> Response:
+        now = self.clock()
+        body = wire.decode(await self._body(request), wire.Events)
+        events = [wire.to_event(one, now, f"events[{at}]") for at, one in enumerate(body.events)]
+        new = await self._in_pool(lambda: self.store.append(events))
+        items = list(dict.fromkeys(event.item for event in events))
+        rows = self.live.release.items.rows(items)
+        unknown = [item for item, row in zip(items, rows, strict=True) if row == UNKNOWN]
+        return _json(wire.Accepted(new, len(events) - new, unknown[:20]))
+
+    async def item(self, request: HTTPRequest) -> Response:
+        item = request.path_params["item_id"]
+        card = (await self._in_pool(lambda: self.store.cards([item])))[0]
+        there = item in self.live.release.items
+        if card is None and not there:
+            return _refused(404, RequestError(f"there is no item {item!r}", expected="an item of the catalogue"))
+        return _json(wire.Item(item, None if card is None else dict(card), there))
+
+    async def profile(self, request: HTTPRequest) -> Response:
+        try:
+            profile = msgspec.json.decode(await self._body(request), type=dict[str, Any])
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f"the body is no profile: {error}", expected="a JSON object") from None
+        user = request.path_params["user_id"]
+        await self._in_pool(lambda: self.store.put_profiles({user: profile}))
+        return _json({"user_id": user})
+
+    async def live_release(self, request: HTTPRequest) -> Response:
+        manifest = self.live.release.manifest
+        told = {name: value for name, value in manifest.items() if name not in ("files", "digest")}
+        return _json({**told, "pending_error": self.live.trouble})
+
+    async def healthz(self, request: HTTPRequest) -> Response:
+        return _json({"status": "alive"})
+
+    async def readyz(self, request: HTTPRequest) -> Response:
+        return _json({"status": "ready", "release": self.live.release.id})
+
+    async def openapi_json(self, request: HTTPRequest) -> Response:
+        return _json(self.description)
+
+    async def docs(self, request: HTTPRequest) -> Response:
+        return HTMLResponse(openapi.page(self.description))
+
+    async def _in_pool(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    async def _body(self, request: HTTPRequest) -> bytes:
+        """The body. Raises `HTTPException` 413 as soon as it is larger than it may be."""
+        most = int(self.settings.max_body_mb * (1 << 20))
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise HTTPException(413, f"the body is larger than {self.settings.max_body_mb:g} MB")
+            parts.append(part)
+        return b"".join(parts)
+
+
+def create(
+    live: Live, store: Store, settings: Service, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+) -> Starlette:
+    """The application. `clock`: milliseconds since 1970."""
+    endpoint = Endpoint(live, store, settings, clock)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        endpoint.pool.shutdown()
+
+    return Starlette(
+        lifespan=lifespan,
+        exception_handlers={
+            RequestError: _on_request_error,
+            ReleaseError: _on_no_release,
+            HTTPException: _on_http_error,
+            Exception: _on_failure,
+        },
+        routes=[
+            Route("/v1/retrieve", endpoint.retrieve, methods=["POST"]),
+            Route("/v1/events", endpoint.events, methods=["POST"]),
+            Route("/v1/items/{item_id:path}", endpoint.item, methods=["GET"]),
+            Route("/v1/users/{user_id:path}/profile", endpoint.profile, methods=["PUT"]),
+            Route("/v1/releases/live", endpoint.live_release, methods=["GET"]),
+            Route("/healthz", endpoint.healthz, methods=["GET"]),
+            Route("/readyz", endpoint.readyz, methods=["GET"]),
+            Route("/openapi.json", endpoint.openapi_json, methods=["GET"]),
+            Route("/docs", endpoint.docs, methods=["GET"]),
+        ],
+    )
+
+
+def serve(live: Live, store: Store, settings: Service, say: Callable[[str], None] = print) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are finished. Raises `UserError` when the port is taken."""
+    listening = _listen(settings.host, settings.port)
+    say(f"serving at {_url(listening)}  (docs at {_url(listening)}/docs); ctrl-c stops it")
+    with live:
+        uvicorn.Server(_config(create(live, store, settings))).run(sockets=[listening])
+
+
+@contextmanager
+def running(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The application, served by a thread of this process while the block runs; yields its URL. Port 0: a free one."""
+    listening = _listen(host, port)
+    server = uvicorn.Server(_config(app))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="zhiyin-http", daemon=True)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield _url(listening)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on port {port} ({error.strerror})",
+            where=host,
+            remedy="Another program may have it: choose another with --port, or --port 0 for a free one.",
+        ) from None
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _json(body: Any) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _refused(status: int, error: ZhiyinError) -> Response:
+    said = wire.Refusal(wire.Problem(error.what, error.where, error.expected, error.remedy))
+    return Response(msgspec.json.encode(said), status, media_type="application/json")
+
+
+async def _on_request_error(request: HTTPRequest, error: Exception) -> Response:
+    assert isinstance(error, RequestError)  # noqa: S101 – what it is registered for
+    return _refused(error.status, error)
+
+
+async def _on_no_release(request: HTTPRequest, error: Exception) -> Response:
+    assert isinstance(error, ReleaseError)  # noqa: S101
+    return _refused(503, error)
+
+
+async def _on_http_error(request: HTTPRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    return _refused(error.status_code, RequestError(error.detail, where=f"{request.method} {request.url.path}"))
+
+
+async def _on_failure(request: HTTPRequest, error: Exception) -> Response:
+    number = os.urandom(4).hex()
+    logger.error("request %s %s failed [%s]", request.method, request.url.path, number, exc_info=error)
+    return _refused(500, RequestError("something failed here; it is not your request", remedy=f"Log entry {number}."))

@@ -1,0 +1,217 @@
+"""JSON on the wire ↔ the retriever's dataclasses. Strict: an unknown field or a wrong type is refused by its path.
+
+Times on the wire are Unix seconds, fractions allowed; inside they are whole milliseconds.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from zhiyin.errors import RequestError
+from zhiyin.retriever import Candidates, Request
+from zhiyin.stores.base import Event
+
+SKEW_MS = 5 * 60_000
+"""How far ahead of the service's clock an event may be."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=1024)]
+Seconds = Annotated[float, Meta(description="Unix time in seconds")]
+Body = TypeVar("Body", bound=Struct)
+
+
+class InlineEvent(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An event that comes with a request: it is used, and not kept. Without `time` it is the newest."""
+
+    item_id: Id
+    time: Seconds | None = None
+    values: dict[str, Any] = {}
+
+
+class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One user wants `k` candidates: `user_id` names a stored profile and history; `events` and `profile` add to them.
+
+    `hydrate` names the fields of the items' cards to answer with ("*": all); `exclude_seen` keeps the history out."""
+
+    user_id: Annotated[str, Meta(max_length=1024)] = ""
+    k: Annotated[int, Meta(ge=1)] = 100
+    events: list[InlineEvent] = []
+    profile: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    exclude: list[str] = []
+    exclude_seen: bool = True
+    hydrate: list[str] = []
+    time: Seconds | None = None
+
+
+class RetrieveMany(Struct, forbid_unknown_fields=True):
+    """Many requests, answered in order."""
+
+    requests: Annotated[list[Retrieve], Meta(min_length=1)]
+
+
+class StoredEvent(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A user did something with an item. An event sent twice (the same `event_id`; without one, the same item and time)
+    counts once. Without `time` it happened now."""
+
+    user_id: Id
+    item_id: Id
+    time: Seconds | None = None
+    values: dict[str, Any] = {}
+    event_id: str = ""
+
+
+class Events(Struct, forbid_unknown_fields=True):
+    """Events to keep: the next request of their users sees them."""
+
+    events: Annotated[list[StoredEvent], Meta(min_length=1)]
+
+
+class Accepted(Struct):
+    """`accepted`: how many were new; `unknown_items`: up to 20 items that the live release does not know (their events
+    are kept: a later release may)."""
+
+    accepted: int
+    duplicates: int
+    unknown_items: list[str]
+
+
+class Candidate(Struct, omit_defaults=True):
+    """`score`: inner product, larger is better. `interest`: which of the user's interests found it. `card`: as asked;
+    null where the item has none."""
+
+    item_id: str
+    score: float
+    interest: int = 0
+    card: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Answer(Struct):
+    """Candidates by descending score. `channel`: "deep", or "popular" for a user of whom nothing is known. `history`:
+    how many events the tower saw. `unknown_items`: items of the request's own events that the release does not know.
+    """
+
+    release: str
+    channel: str
+    candidates: list[Candidate]
+    history: int
+    unknown_items: list[str]
+    took_ms: float
+
+
+class Answers(Struct):
+    """One answer for each request, in order."""
+
+    results: list[Answer]
+
+
+class Item(Struct):
+    """An item's card (null where none was put), and whether the live release has the item."""
+
+    item_id: str
+    card: dict[str, Any] | None
+    in_release: bool
+
+
+class Problem(Struct, omit_defaults=True):
+    """What is wrong, where, what was expected, and the way out."""
+
+    message: str
+    where: str = ""
+    expected: str = ""
+    remedy: str = ""
+
+
+class Refusal(Struct):
+    """The body of every answer that is no 2xx."""
+
+    error: Problem
+
+
+def decode(body: bytes, kind: type[Body]) -> Body:
+    """The body as `kind`. Raises `RequestError` naming the field."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not JSON: {error}", expected="a JSON object in UTF-8") from None
+
+
+def decode_retrieve(body: bytes, most: int) -> tuple[list[Retrieve], bool]:
+    """The requests in a body, and whether it holds many. Raises `RequestError` for more than `most`."""
+    if not re.match(rb'\s*\{\s*"requests"', body):
+        return [decode(body, Retrieve)], False
+    requests = decode(body, RetrieveMany).requests
+    if len(requests) > most:
+        raise RequestError(f"{len(requests)} requests", where="requests", expected=f"at most {most}")
+    return requests, True
+
+
+def to_request(wire: Retrieve, now: int, where: str) -> Request:
+    """The retriever's request. `now`: milliseconds since 1970. Raises `RequestError` for a time that cannot be."""
+    time = now if wire.time is None else milliseconds(wire.time, now, f"{where}time")
+    events = tuple(
+        Event(
+            wire.user_id,
+            event.item_id,
+            time if event.time is None else milliseconds(event.time, now, f"{where}events[{at}].time"),
+            event.values,
+        )
+        for at, event in enumerate(wire.events)
+    )
+    return Request(
+        user=wire.user_id,
+        events=events,
+        profile=wire.profile,
+        context=wire.context,
+        k=wire.k,
+        exclude=tuple(wire.exclude),
+        exclude_seen=wire.exclude_seen,
+        hydrate=tuple(wire.hydrate),
+        time=time,
+    )
+
+
+def to_event(wire: StoredEvent, now: int, where: str) -> Event:
+    """The store's event. Raises `RequestError` for a time that cannot be."""
+    time = now if wire.time is None else milliseconds(wire.time, now, f"{where}.time")
+    return Event(wire.user_id, wire.item_id, time, wire.values, wire.event_id)
+
+
+def to_answer(found: Candidates, took_ms: float) -> Answer:
+    """One answer as it goes out."""
+    cards: list[Mapping[str, Any] | msgspec.UnsetType | None] = (
+        [msgspec.UNSET] * len(found.items) if found.cards is None else list(found.cards)
+    )
+    candidates = [
+        Candidate(item, score, interest, card if card is None or card is msgspec.UNSET else dict(card))
+        for item, score, interest, card in zip(found.items, found.scores, found.interests, cards, strict=True)
+    ]
+    return Answer(found.release, found.channel, candidates, found.history, found.unknown_items, round(took_ms, 2))
+
+
+def milliseconds(seconds: float, now: int, where: str) -> int:
+    """Unix seconds as whole milliseconds. Raises `RequestError` for one that is negative, or later than five minutes
+    from `now`, with a word on the unit where that is the likely cause."""
+    time = round(seconds * 1000)
+    if time < 0:
+        raise RequestError(f"{seconds:g} is before 1970", where=where, expected="Unix time in seconds")
+    if time > now + SKEW_MS:
+        likely = "It looks like milliseconds: divide by 1000." if seconds > now / 10 else ""
+        raise RequestError(
+            f"{seconds:.3f} is in the future", where=where, expected="Unix time in seconds", remedy=likely
+        )
+    return time
+
+
+def _refused(message: str) -> RequestError:
+    """msgspec says "Expected `int`, got `str` - at `$.k`"."""
+    what, _, path = message.partition(" - at `")
+    where = path.rstrip("`").removeprefix("$").removeprefix(".")
+    expected, _, got = what.removeprefix("Expected ").partition(", got ")
+    if got:
+        return RequestError(f"found {got}", where=where, expected=expected)
+    return RequestError(what, where=where)
