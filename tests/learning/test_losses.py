@@ -84,7 +84,10 @@ def test_gradients(loss: Any) -> None:
     scores = random_scores(3)
 
     def of(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-        return loss(Scores(positive, negative, scores.positive_logq, scores.negative_logq, scores.accidental)).sum()
+        losses: torch.Tensor = loss(
+            Scores(positive, negative, scores.positive_logq, scores.negative_logq, scores.accidental)
+        )
+        return losses.sum()
 
     if isinstance(loss, CorrectedLogQ):  # its weight is a stopped gradient: descend, if not by the numeric slope
         positive = scores.positive.clone().requires_grad_()

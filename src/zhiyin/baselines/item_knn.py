@@ -18,7 +18,7 @@ BLOCK = 1024
 
 @dataclass(frozen=True, slots=True)
 class ItemKNN:
-    """sim(i, j) = users of both / (√(users of i · users of j) + `shrinkage`); each item keeps its `neighbours` largest."""
+    """sim(i, j) = users of both / (√(users of i · users of j) + `shrinkage`); the `neighbours` largest are kept."""
 
     neighbours: int = 100
     shrinkage: float = 10.0

@@ -19,8 +19,8 @@ EXACT_INDEX = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What a log's clock tells: whether it tells `hours` or only days, how many `days` it spans, and whether most users
-    come in `bursts`, all their events within a twentieth of that."""
+    """What a log's clock tells: whether it tells `hours` (events are not all of one hour of the day, as dates are), how
+    many `days` it spans, and whether most users come in `bursts`, all their events within a twentieth of that."""
 
     hours: bool
     days: float

@@ -20,6 +20,9 @@ __all__ = ["Guess", "inspect", "recipe_text"]
 
 SAMPLE = 100_000
 
+HOUR = 3_600_000
+"""Milliseconds in an hour."""
+
 NO_TIME = "none"
 """The name that says: there is no time column, the rows are in order."""
 
@@ -231,9 +234,9 @@ def _clock(log: Loaded, user: str, time: str) -> Clock:
     times = f"select {quoted(user)} as u, try({time}) as t from {_whole(log)}"
     with reading(log.path):
         spans = log.one(
-            "select bool_or(hours), min(first), max(last), median(last - first) filter (events > 2) from "
-            f"(select bool_or(t % {DAY} <> 0) as hours, min(t) as first, max(t) as last, count(*) as events "
-            f"from ({times}) group by u)"
+            "select min(early) <> max(late), min(first), max(last), median(last - first) filter (events > 2) from "
+            f"(select min(t % {DAY} // {HOUR}) as early, max(t % {DAY} // {HOUR}) as late, "
+            f"min(t) as first, max(t) as last, count(*) as events from ({times}) group by u)"
         )
     hours, first, last, middle = spans
     return Clock(hours, (last - first) / DAY, middle is not None and middle < 0.05 * (last - first))

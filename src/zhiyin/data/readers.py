@@ -83,8 +83,10 @@ class Loaded:
         if not self.text or not names:
             return {name: self.columns[name] for name in names}
         tests = ", ".join(
-            f"count({c}), bool_and(regexp_full_match({c}, '-?(0|[1-9][0-9]{{0,17}})')), "
-            f"bool_and(try_cast({c} as double) is not null and not regexp_matches({c}, '^-?0[0-9]')), "
+            f"count({c}), bool_and(regexp_full_match({c}, '-?(0|[1-9][0-9]{{0,18}})') "
+            f"and try_cast({c} as bigint) is not null) filter ({c} is not null), "
+            f"bool_and(try_cast({c} as double) is not null and not regexp_matches({c}, '^-?0[0-9]')) "
+            f"filter ({c} is not null), "
             f"bool_and(lower({c}) in ('true', 'false'))"
             for c in map(quoted, names)
         )

@@ -232,7 +232,7 @@ def _side(
     if not names:
         return vocabulary, Table.of({}, len(vocabulary)), int(bare)
     chosen = ", ".join(f"value{i} as {quoted(one)}" for i, one in enumerate(names))
-    ordered = f"select {chosen} from {side}_ids left join {side}_table using (id) order by row"
+    ordered = f"select {chosen} from {side}_ids left join {side}_table using (id) order by {side}_ids.row"
     return vocabulary, Table(connection.sql(ordered).to_arrow_table()), int(bare)
 
 
@@ -260,8 +260,8 @@ def _sorted_events(
     )
     chosen = "".join(f", value{i} as {quoted(name)}" for i, name in enumerate(kept))
     batches = connection.sql(
-        f"select u.row, i.row, t{chosen} from (select {read} from log) "
-        "join user_rows u on a = u.raw join item_rows i on b = i.raw order by u.row, t, n"
+        f"select u.row, i.row, e.t{chosen} from (select {read} from log) e "
+        "join user_rows u on e.a = u.raw join item_rows i on e.b = i.raw order by u.row, e.t, e.n"
     ).to_arrow_reader(_BATCH)
     arrays, table = _spool(batches, hidden)
     return EventLog(*arrays, _offsets(arrays[0], users), table if kept else Table.of({}, len(arrays[0])))

@@ -220,7 +220,7 @@ def log(users: int, events: int, items: int, seed: int, *, skew: float = 1.0, da
 
 
 def write_log(path: Path, users: int, events: int, items: int, seed: int, *, skew: float = 1.0, days: int = 90) -> None:
-    """The same log as a Parquet file: user "u17", item "i42", time in milliseconds; memory does not grow with events."""
+    """The same log as a Parquet file: user "u17", item "i42", time in milliseconds; in memory that does not grow."""
     names = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.int64())])
     part_path = path.with_name(f".{path.name}.part")
     with pa.parquet.ParquetWriter(

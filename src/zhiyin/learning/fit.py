@@ -86,7 +86,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.loss.whole_catalogue and not isinstance(self.negatives, WholeCatalogue):
             raise SpecError(
-                f"{type(self.loss).__name__} needs every item as a negative; {type(self.negatives).__name__} is not all",
+                f"{type(self.loss).__name__} needs every item as a negative, not {type(self.negatives).__name__}",
                 where="loss",
                 remedy='Set [negatives] use = "negatives:WholeCatalogue", or [loss] use = "losses:SampledSoftmax".',
             )

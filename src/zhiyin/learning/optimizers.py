@@ -89,7 +89,7 @@ class Steps:
 class RowWiseAdagrad:
     """Adagrad with one accumulator a row, as FBGEMM defines it: G_r += mean over d of g², w_r −= lr·g / (√G_r + ε)."""
 
-    def __init__(self, table: nn.Parameter, lr: float, eps: float = 1e-8) -> None:
+    def __init__(self, table: Tensor, lr: float, eps: float = 1e-8) -> None:
         self._table, self._lr, self._eps = table, lr, eps
         self._sums = torch.zeros(len(table), device=table.device)
 
@@ -114,9 +114,7 @@ class LazyAdam:
     """Adam (Kingma & Ba 2014) whose moments and bias correction count only the steps that touched a row: a row that is
     touched at every step moves exactly as under dense Adam, one that is not stays still."""
 
-    def __init__(
-        self, table: nn.Parameter, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
-    ) -> None:
+    def __init__(self, table: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         self._table, self._lr, self._betas, self._eps = table, lr, betas, eps
         self._steps = torch.zeros(len(table), device=table.device)
         self._first, self._second = torch.zeros_like(table), torch.zeros_like(table)
@@ -144,7 +142,7 @@ class LazyAdam:
             mine.copy_(tensors[name])
 
 
-def _rows(table: nn.Parameter) -> tuple[Tensor, Tensor] | None:
+def _rows(table: Tensor) -> tuple[Tensor, Tensor] | None:
     """The rows a gradient touches, each once, and their gradients; all rows of a dense one; None without a gradient."""
     gradient = table.grad
     if gradient is None:

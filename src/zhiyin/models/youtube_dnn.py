@@ -1,10 +1,10 @@
 """YouTubeDNN (Covington, Adams & Sargin 2016, "Deep Neural Networks for YouTube Recommendations", section 3).
 
 The user's vector is an MLP over the mean of the last watches' embeddings, the profile and the context (example age
-among it); an item's vector is a row of the output softmax. Departures, each an option that is on because it was measured to
-help: the output rows are the history's own embeddings (`share_items`), the mean is weighted by learned positions
-(`pooling`), the MLP adds to the pooled history instead of replacing it (`residual`), and both vectors have unit length
-(`normalize`). Item features, which the paper's items do not have, are added to the output rows.
+among it); an item's vector is a row of the output softmax. Departures, each an option that is on because it was
+measured to help: the output rows are the history's own embeddings (`share_items`), the mean is weighted by learned
+positions (`pooling`), the MLP adds to the pooled history instead of replacing it (`residual`), and both vectors have
+unit length (`normalize`). Item features, which the paper's items do not have, are added to the output rows.
 """
 
 from dataclasses import dataclass
