@@ -67,6 +67,10 @@ class Catalogue:
 class NegativesSpec(Protocol):
     """A sampler's parameters."""
 
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        """How many negatives a step has."""
+        ...
+
     def build(self, catalogue: Catalogue) -> NegativeSampler: ...
 
 

@@ -31,6 +31,7 @@ from zhiyin.learning.distributed import Processes, processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.frequency import example_frequencies
 from zhiyin.learning.losses import SampledSoftmax
+from zhiyin.learning.memory import available, need, refuse_what_cannot_fit
 from zhiyin.learning.negatives import Mixed, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.learning.scoring import TowerScorer, item_vectors
@@ -185,9 +186,10 @@ class _Run:
         self.device = choose_device(training.device)
         self.examples = Examples(data, schema, end=split.end, device=self.device, weight=training.weight)
         self.events = learnable(data.events, split.train, training.min_history)
+        self._refuse_what_cannot_fit()
         torch.manual_seed(training.seed)
         self.model = plan.model.build(schema, len(data.items)).to(self.device)
-        self.shape = shape_of(self.model, schema, training)
+        self.shape = shape_of(self.model.sequential, schema, training)
         self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
         self.clock = Clock(self.device, on=profile)
@@ -306,6 +308,13 @@ class _Run:
             with self.clock.time("checkpoints"):
                 checkpoint.save(self.folder / f"{name}.safetensors", tensors, told)
 
+    def _refuse_what_cannot_fit(self) -> None:
+        training, items = self.training, len(self.data.items)
+        draws = self.plan.negatives.size(training.batch_size, items)
+        shape = shape_of(False, self.schema, training)
+        wanted = need(self.plan.model, self.schema, items, self.plan.optimizer, shape, training.batch_size, draws)
+        refuse_what_cannot_fit(wanted, available(self.device), training.batch_size, draws)
+
     def _catalogue(self) -> Catalogue:
         frequencies = _frequencies(self.data, self.events, self.training.examples_per_user)
         return Catalogue(len(self.data.items), frequencies, self.training.batch_size, self._vectors)
@@ -321,13 +330,11 @@ class _Run:
         return {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
 
 
-def shape_of(model: RetrievalModel, schema: Schema, training: Training) -> Shape:
-    """How this model's batches are cut into runs."""
-    own = schema.history_length if model.sequential else RUN_LENGTH
-    span = training.run_length or own
-    return Shape(
-        schema.history_length, min(span, schema.history_length) if model.sequential else span, model.sequential
-    )
+def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
+    """How batches are cut into runs, for a model that is `sequential` or not."""
+    length = schema.history_length
+    span = training.run_length or (length if sequential else RUN_LENGTH)
+    return Shape(length, min(span, length) if sequential else span, sequential)
 
 
 def learnable(log: EventLog, train: Events, min_history: int) -> Events:

@@ -18,11 +18,18 @@ from zhiyin.learning.base import Scores
 
 @dataclass(frozen=True, slots=True)
 class SampledSoftmax:
-    """Yi et al. 2019, equations 3–5: −log of the softmax of s⁺ − log q⁺ over itself and every s_j − log q_j."""
+    """Yi et al. 2019, equations 3–5: −log of the softmax of s⁺ − log q⁺ over itself and every s_j − log q_j.
 
+    Without `logq` popular items, which are drawn more often, are pushed down by as much: s is then learned less
+    log q, and what is popular is retrieved too rarely. To compare with, hardly to use.
+    """
+
+    logq: bool = True
     whole_catalogue: ClassVar[bool] = False
 
     def __call__(self, scores: Scores) -> Tensor:
+        if not self.logq:
+            return _softmax(scores.positive, scores.log_sum(torch.zeros_like(scores.negative_logq)))
         return _softmax(scores.positive - scores.positive_logq, scores.log_sum(scores.negative_logq))
 
 

@@ -18,6 +18,9 @@ from zhiyin.learning.base import Catalogue, Floats, Negatives, NegativeSampler, 
 class InBatch:
     """The batch's own positives are each other's negatives (Yi et al. 2019): expected n·p(y) times each."""
 
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size
+
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         logp = log(catalogue.frequencies)
 
@@ -36,6 +39,9 @@ class Uniform:
 
     def __post_init__(self) -> None:
         _check_count(self.count)
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         logq = np.float32(math.log(self.count / catalogue.size))
@@ -60,6 +66,9 @@ class Popularity:
         _check_count(self.count)
         if self.power < 0 or not 0 < self.floor <= 1:
             raise SpecError(f"power = {self.power}, floor = {self.floor}", expected="power ≥ 0 and 0 < floor ≤ 1")
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         seen = catalogue.frequencies > 0
@@ -86,6 +95,9 @@ class Mixed:
     def __post_init__(self) -> None:
         _check_count(self.uniform, "uniform")
 
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size + self.uniform
+
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
             drawn = random.integers(catalogue.size, size=self.uniform)
@@ -101,6 +113,9 @@ class Mixed:
 @dataclass(frozen=True, slots=True)
 class WholeCatalogue:
     """Every item, once: nothing is sampled, logQ is 0. For catalogues that fit a batch's scores."""
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return catalogue_size
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         rows, nothing = np.arange(catalogue.size), np.zeros(catalogue.size, np.float32)
