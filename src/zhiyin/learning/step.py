@@ -89,13 +89,17 @@ class Stepper:
             low, high = int(batch.hit_bounds[part.start]), int(batch.hit_bounds[part.stop])
             example, negative = batch.hits[:, low:high]
             positives = items[batch.positives[part]]
+            own = None if batch.own is None else batch.own[part]
             scores = Scores(
-                self.model.label_vectors(users[part.start - first : part.stop - first], positives),
-                positives,
-                negatives,
-                batch.positive_logq[part],
-                batch.negative_logq,
-                torch.stack([example - start, negative]),
+                users=self.model.label_vectors(users[part.start - first : part.stop - first], positives),
+                positives=positives,
+                negatives=negatives,
+                positive_logq=batch.positive_logq[part],
+                negative_logq=batch.negative_logq,
+                hits=torch.stack([example - start, negative]),
+                own=None if own is None else items[own.clamp(min=0)],
+                own_real=None if own is None else own >= 0,
+                catalogue_size=self.examples.catalogue_size,
             )
             loss = (self.loss(scores) * batch.weights[part]).sum() / total
             loss.backward()  # type: ignore[no-untyped-call]
