@@ -207,15 +207,15 @@ def publish(
 def releases(
     recipe: RecipePath,
     prune: Annotated[
-        int, typer.Option(metavar="N", help="Remove all but the newest N and the live one.", min=0, show_default=False)
-    ] = -1,
+        int | None, typer.Option(metavar="N", help="Remove all but the newest N and the live one.", min=0)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the releases, the live one marked."""
     from zhiyin.release import Releases, read_manifest
 
     there = Releases(_recipe(recipe).releases)
-    if prune >= 0:
+    if prune is not None:
         for gone in there.prune(prune):
             console.print(f"removed {gone}")
     live = there.current()
@@ -262,7 +262,7 @@ def serve(
         settings = replace(settings, port=port)
     served = serving(read)
     try:
-        run(Live(served.releases), served.store, settings)
+        run(Live(served.releases), served.store, settings, lambda words: say(console, words))
     finally:
         served.store.close()
 

@@ -35,7 +35,7 @@ def say(console: Console, words: str, style: str | None = None) -> None:
 
 @contextmanager
 def training_bar(console: Console) -> Iterator[Callable[["Training"], None]]:
-    """What a `fit` can be watched by: a progress bar on a terminal, elsewhere one line for each validation."""
+    """What a `fit` can be watched by: a progress bar on a terminal, elsewhere one line an epoch."""
     if not console.is_terminal:
         yield _training_lines(console)
         return
@@ -64,12 +64,12 @@ def training_bar(console: Console) -> Iterator[Callable[["Training"], None]]:
 
 
 def _training_lines(console: Console) -> Callable[["Training"], None]:
-    before: float | None = None
+    told = 0
 
     def watch(training: "Training") -> None:
-        nonlocal before
-        if training.recall is not None and training.recall != before:
-            before = training.recall
+        nonlocal told
+        if training.recall is not None and int(training.epoch) > told:
+            told = int(training.epoch)
             say(
                 console,
                 f"epoch {training.epoch:.1f}: loss {training.loss:.3f}, validation recall {training.recall:.4f}, "
@@ -87,9 +87,15 @@ def candidates_table(answer: dict[str, Any]) -> Table:
         column.no_wrap = True
     for rank, candidate in enumerate(answer["candidates"], 1):
         card = candidate.get("card") or {}
-        cells = [", ".join(map(str, v)) if isinstance(v := card.get(name, ""), list) else str(v) for name in names]
+        cells = [_cell(card.get(name, "")) for name in names]
         table.add_row(str(rank), escape(candidate["item_id"]), f"{candidate['score']:.3f}", *map(escape, cells))
     return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def data_sets_table(data_sets: Mapping[str, "DataSet"]) -> Table:
