@@ -259,6 +259,19 @@ def test_every_command_line_names_an_existing_verb_and_options(page: Path) -> No
                 assert word.split("=")[0] in options, f"{page.name}: {line}; there are {', '.join(sorted(options))}"
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_tells_what_it_does_and_shows_a_command_line_that_works(verb: str) -> None:
+    printed = zhiyin(verb, "--help")
+    assert VERBS[verb].help.split()[0] in printed
+    (line,) = command_lines(VERBS[verb].epilog)
+    assert line in " ".join(printed.split())
+    words = shlex.split(line)
+    assert words[1] == verb
+    VERBS[verb].make_context(verb, words[2:])
+    for parameter in VERBS[verb].params:
+        assert parameter.name == "help" or parameter.help, f"{verb}: {parameter.name} has no help"
+
+
 def test_command_lines_are_found_where_they_stand() -> None:
     text = "run `zhiyin fit a.toml`\n\n    zhiyin serve a.toml   # HTTP\n\n```console\n$ zhiyin ask 7 -k 5\n…\n```\n"
     assert command_lines(text) == ["zhiyin fit a.toml", "zhiyin serve a.toml   # HTTP", "zhiyin ask 7 -k 5"]

@@ -59,7 +59,7 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin demo --keep`")
 def demo(
     home: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("movielens-100k"),
     data: Annotated[
@@ -76,7 +76,7 @@ def demo(
     run(home, data=data, keep=keep, port=port, console=console)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin init events.csv --items items.csv --users users.csv`")
 def init(
     events: Annotated[Path, typer.Argument(help="Your interaction log: .parquet, .csv, .tsv or .arrow.")],
     items: Annotated[Path | None, typer.Option(help="A table with one row an item (title, category, …).")] = None,
@@ -97,7 +97,7 @@ def init(
     say(console, f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin data movielens-100k`")
 def data(
     name: Annotated[str, typer.Argument(help="A named data set; leave it out for the list.")] = "",
     out: Annotated[
@@ -129,13 +129,13 @@ def data(
     say(console, f"wrote {folder}/: next, run  zhiyin fit {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin prepare recipe.toml`")
 def prepare(recipe: RecipePath, as_json: Json = False) -> None:
     """Read, check, sort and number your log. `fit` does it when it was not done; do it again when the files changed."""
     _prepare(_recipe(recipe), as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin fit recipe.toml`")
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
@@ -158,7 +158,7 @@ def fit(
         say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin evaluate recipe.toml`")
 def evaluate(
     recipe: RecipePath,
     part: Annotated[str, typer.Option(help="Which held-out events: 'test' or 'validation'.")] = "test",
@@ -179,7 +179,7 @@ def evaluate(
         say(console, report.words, style="dim")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin publish recipe.toml`")
 def publish(
     recipe: RecipePath,
     load: Annotated[
@@ -203,7 +203,7 @@ def publish(
     say(console, f"next: zhiyin serve {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin releases recipe.toml --prune 3`")
 def releases(
     recipe: RecipePath,
     prune: Annotated[
@@ -226,7 +226,7 @@ def releases(
     console.print(releases_table(manifests, live))
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin rollback recipe.toml`")
 def rollback(
     recipe: RecipePath,
     to: Annotated[str, typer.Option(help="The release to make live; the one before the live one when left out.")] = "",
@@ -241,7 +241,7 @@ def rollback(
     console.print(f"live: {to or there.roll_back()}   (was {before})")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin serve recipe.toml --port 8000`")
 def serve(
     recipe: RecipePath,
     host: Annotated[str, typer.Option(help="Address to listen on; the recipe's when left out.")] = "",
@@ -267,7 +267,7 @@ def serve(
         served.store.close()
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin ask 42 -k 10`")
 def ask(
     user: Annotated[str, typer.Argument(help="Whose candidates to ask for; leave it out for a new user.")] = "",
     url: Annotated[str, typer.Option(help="Where `zhiyin serve` listens.")] = "http://127.0.0.1:8000",
