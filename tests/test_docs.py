@@ -41,7 +41,13 @@ from zhiyin.service.app import Service
 ROOT = Path(__file__).parents[1]
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
-PAGES = [README, CHINESE, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    README,
+    CHINESE,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 VERBS = cast(Any, typer.main.get_command(cli.app)).commands
 URL = "http://127.0.0.1:8000"
 

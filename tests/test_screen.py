@@ -107,6 +107,15 @@ def test_the_training_bar_fits_its_terminal(width: int) -> None:
     assert "…" not in line
 
 
+def test_a_run_that_was_finished_before_leaves_no_bar() -> None:
+    console = terminal(80)
+    with screen.training_bar(console):
+        pass
+    erased, left = shown(console).rsplit("\x1b[2K", 1)
+    assert "starting" in erased
+    assert "starting" not in left
+
+
 def test_candidates_name_item_and_score_whatever_their_titles() -> None:
     console = terminal(80)
     card = {"title": "[Rec] " + "a long title " * 8, "tags": ["a", "b"], "price": 3.0000000001}

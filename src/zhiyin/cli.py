@@ -92,7 +92,8 @@ def init(
 
     if out.exists() and not force:
         raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
-    guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
+    with console.status("looking at your files"):
+        guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
     out.write_text(recipe_text(guess, out.stem))
     say(console, f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
 

@@ -40,27 +40,27 @@ def training_bar(console: Console) -> Iterator[Callable[["Training"], None]]:
         yield _training_lines(console)
         return
     columns = (
-        TextColumn("epoch {task.fields[epoch]:.1f}"),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=12 if console.width < 100 else 32),
-        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f}/s  {task.fields[recall]}"),
+        TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=None, epoch=0.0, loss=float("nan"), speed=0.0, recall="")
+        task = bar.add_task("starting", total=None, words="")
 
         def watch(training: "Training") -> None:
+            recall = "" if training.recall is None else f"  recall {training.recall:.4f}"
             bar.update(
                 task,
                 total=training.steps,
                 completed=training.step,
-                epoch=training.epoch,
-                loss=training.loss,
-                speed=training.examples_per_second,
-                recall="" if training.recall is None else f"recall {training.recall:.4f}",
+                description=f"epoch {training.epoch:.1f}",
+                words=f"loss {training.loss:.3f}  {training.examples_per_second:,.0f}/s{recall}",
             )
 
         yield watch
+        bar.update(task, visible=bar.tasks[0].total is not None)  # a run that was finished before has no bar
 
 
 def _training_lines(console: Console) -> Callable[["Training"], None]:
