@@ -81,7 +81,7 @@ def test_a_sentence_is_one_line_in_a_pipe_and_wrapped_on_a_terminal() -> None:
 
 
 def progress(step: int, recall: float | None) -> Progress:
-    return Progress(step / 10, step, 200, 5.4321, 123_456.0, recall, recall or -1.0, {})
+    return Progress(step / 10, step, 200, 5.4321, 123_456.0, recall, recall or -1.0, False, {})
 
 
 def test_training_is_one_line_an_epoch_in_a_pipe() -> None:

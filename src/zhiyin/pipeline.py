@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,27 +36,31 @@ def opened(recipe: Recipe) -> tuple[Prepared, Split]:
 
 
 def fit(
-    recipe: Recipe, watch: Callable[["Progress"], None] = lambda progress: None, *, fresh: bool = False
+    recipe: Recipe,
+    watch: Callable[["Progress"], None] = lambda progress: None,
+    *,
+    fresh: bool = False,
+    profile: bool = False,
 ) -> "Fitted":
-    """Train; go on where an interrupted run stood, unless `fresh`. Prepares the data first if that was not done."""
+    """Train; go on where an interrupted run stood, unless `fresh`. Prepares the data first if that was not done (not
+    under torchrun: prepare first). `profile`: tell `watch` where the time goes."""
     plan = recipe.plan
     from zhiyin.learning import fit as learning
+    from zhiyin.learning.journal import Journal
 
-    if not (recipe.prepared / "manifest.json").exists():
+    if not (recipe.prepared / "manifest.json").exists() and "WORLD_SIZE" not in os.environ:
         prepare(recipe)
     data, split = opened(recipe)
     schema = recipe.schema.fit(data, split)
     if fresh:
-        shutil.rmtree(recipe.run, ignore_errors=True)
-    recipe.run.mkdir(parents=True, exist_ok=True)
-    with (recipe.run / "log.jsonl").open("a") as log:
+        (recipe.run / "log.jsonl").unlink(missing_ok=True)
+    with Journal(recipe.run) as journal:
 
         def look(progress: "Progress") -> None:
-            log.write(json.dumps({name: getattr(progress, name) for name in progress.__slots__}) + "\n")
-            log.flush()
+            journal.write(progress)
             watch(progress)
 
-        return learning.fit(plan, data, split, schema, recipe.run, look)
+        return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile)
 
 
 def evaluate(recipe: Recipe, *, part: str = "test", ks: tuple[int, ...] = (10, 50, 100)) -> "Report":
