@@ -34,8 +34,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Self:
-        """The vocabulary of these ids, row i the i-th. Raises `DataError` for an id that occurs twice."""
-        encoded = [one.encode() for one in ids]
+        """The vocabulary of these ids, row i the i-th. Raises `DataError` for one that occurs twice, or is no text."""
+        encoded = [_utf8(one) for one in ids]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(one) for one in encoded], out=offsets[1:])
         hashes = _hashes(encoded)
@@ -101,6 +101,13 @@ class Vocabulary:
             one, two = (self._id_bytes(int(self._order[at + i])) for i in (0, 1))
             if one == two:
                 raise DataError(f"the id {one.decode()!r} occurs twice", expected="ids that are unique")
+
+
+def _utf8(one: str) -> bytes:
+    try:
+        return one.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the id {one!r} is no text", expected="Unicode without lone surrogates") from None
 
 
 def _hashes(encoded: Sequence[bytes]) -> NDArray[np.uint64]:
