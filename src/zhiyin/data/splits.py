@@ -92,7 +92,7 @@ class TimeCut:
 
     def __post_init__(self) -> None:
         if self.unit not in ("share", "days"):
-            raise SpecError(f"unit = {self.unit!r}", where=".unit", expected="'share' or 'days'")
+            raise SpecError(f"{self.unit!r}", where=".unit", expected="'share' or 'days'")
         if not (0 < self.test < math.inf and 0 < self.validation < math.inf):
             raise SpecError(f"test = {self.test}, validation = {self.validation}", expected="both above 0, and finite")
         if self.unit == "share" and self.test + self.validation >= 1:
