@@ -97,10 +97,15 @@ class Vocabulary:
         return self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
     def _refuse_duplicates(self) -> None:
+        seen: set[bytes] = set()
+        last = -2
         for at in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]):
-            one, two = (self._id_bytes(int(self._order[at + i])) for i in (0, 1))
-            if one == two:
+            if at != last + 1:
+                seen = {self._id_bytes(int(self._order[at]))}
+            one, last = self._id_bytes(int(self._order[at + 1])), at
+            if one in seen:
                 raise DataError(f"the id {one.decode()!r} occurs twice", expected="ids that are unique")
+            seen.add(one)
 
 
 def _utf8(one: str) -> bytes:
