@@ -102,7 +102,7 @@ class Vocabulary:
         for at in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]):
             if at != last + 1:
                 seen = {self._id_bytes(int(self._order[at]))}
-            one, last = self._id_bytes(int(self._order[at + 1])), at
+            one, last = self._id_bytes(int(self._order[at + 1])), int(at)
             if one in seen:
                 raise DataError(f"the id {one.decode()!r} occurs twice", expected="ids that are unique")
             seen.add(one)

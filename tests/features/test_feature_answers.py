@@ -232,7 +232,7 @@ def test_a_vector_is_itself_or_of_length_1() -> None:
         [3, 4], [0, 0], [0, 0], [0, 0], [0, 0],
     ]  # fmt: skip
     unit = Vector("v", width=2, normalize=True)
-    np.testing.assert_allclose(unit.encode(objects([3, 4], [0, 0], [1e30, 0])), [[0.6, 0.8], [0, 0], [1, 0]])
+    np.testing.assert_allclose(unit.encode(objects([3, 4], [0, 0], [1e30, 0])), [[0.6, 0.8], [0.0, 0.0], [1.0, 0.0]])
     matrix = Table.of({"v": np.array([[3, 4], [5, 12]], np.float32)})["v"]
     assert matrix.shape == (2, 2)
     np.testing.assert_allclose(unit.fit(matrix).encode(matrix), [[0.6, 0.8], [5 / 13, 12 / 13]], rtol=1e-6)
