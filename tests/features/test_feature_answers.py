@@ -196,6 +196,8 @@ def test_bad_numbers_are_refused_with_the_value() -> None:
         assert message(one, 1, None, "three") == f"feature 'n': 'three' is no number{end}"
         assert message(one, 1, float("-inf")) == f"feature 'n': -inf is infinite{end}"
         assert message(one, 1e200) == f"feature 'n': 1e+200 is too large{end}"
+        with pytest.raises(DataError, match=r"feature 'n': 1e\+200 is too large"):
+            one.fit(np.array([1, 1e200]))
         assert message(one, {"a": 1}) == f"feature 'n': {{'a': 1}} is no number{end}"
     assert message(Numeric("n", scale="log"), 3, -2) == (
         'feature \'n\': -2 is negative; expected numbers ≥ 0 for scale = "log". Use scale = "standard".'

@@ -104,7 +104,7 @@ def finite_numbers(values: Column, name: str) -> NDArray[np.float64]:
     refuse_lists(values, name)
     numbers = as_numbers(values)
     held = np.abs(numbers) <= np.finfo(np.float32).max
-    for value, number in zip(values[~held], numbers[~held], strict=True):
+    for value, number in zip(values[~held].tolist(), numbers[~held], strict=True):
         if not missing(value):
             kind = "no number" if np.isnan(number) else "infinite" if np.isinf(number) else "too large"
             raise DataError(
