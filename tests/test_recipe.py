@@ -93,13 +93,12 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def planned(path: Path) -> tuple[Plan, Promise]:
-    recipe = Recipe.read(path)
-    return recipe.plan, recipe.promise
+def planned(path: Path) -> Plan:
+    return Recipe.read(path).plan
 
 
 def refusal(folder: Path, text: str) -> str:
-    """What reading it, or asking for the plan and the promise, says; without the folder."""
+    """What reading it, or asking for the plan, says; without the folder."""
     with pytest.raises(SpecError) as caught:
         planned(written(folder, text))
     return str(caught.value).replace(f"{folder}/", "")

@@ -107,7 +107,7 @@ class Recipe:
 
     @property
     def plan(self) -> "Plan":
-        """Model, negatives, loss, optimiser, training."""
+        """Model, negatives, loss, optimiser, training. The promise is checked too: not after hours of training."""
         with self._needing("training"):
             from zhiyin.learning.fit import Plan
         if "model" not in self.tables:
@@ -116,6 +116,7 @@ class Recipe:
                 where=self.path.name,
                 remedy='Add it, with use = "youtube_dnn:YouTubeDNN".',
             )
+        _ = self.promise
         plan: Plan = self._at(lambda: spec.build(Plan, {k: self.tables[k] for k in _PLAN if k in self.tables}))
         return plan
 
