@@ -73,7 +73,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize(("package", "example"), EXAMPLES, ids=lambda value: str(value)[:60])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_setting_that_a_spec_accepts_comes_back(package: str, example: Any, data: st.DataObject) -> None:
     hints = {f.name: f.type for f in dataclasses.fields(example) if f.init}

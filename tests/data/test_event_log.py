@@ -136,7 +136,7 @@ def test_equal_times_in_a_long_log_keep_their_arrival() -> None:
         np.testing.assert_array_equal(log.items[log.offsets[user] : log.offsets[user + 1]], items[user::3])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(logs)
 def test_a_saved_log_is_mapped_and_the_same(tmp_path_factory: pytest.TempPathFactory, arrived: Arrived) -> None:
     log = made(arrived)

@@ -97,7 +97,7 @@ def test_records_are_plain_values_without_the_missing() -> None:
     assert table.records(1, 1) == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(0, 30).flatmap(
         lambda rows: st.fixed_dictionaries(

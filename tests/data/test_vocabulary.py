@@ -30,7 +30,7 @@ def test_ids_go_to_rows_and_back(ids: list[str], others: list[str]) -> None:
     assert [one in words for one in others] == [one in places for one in others]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(id_lists)
 def test_a_saved_vocabulary_is_mapped_and_the_same(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
     folder = tmp_path_factory.mktemp("words") / "users"
@@ -97,7 +97,7 @@ def few_hashes(encoded: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.array([sum(one) % 3 + (2**64 - 3) for one in encoded], np.uint64)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(id_lists, st.lists(texts, max_size=10))
 def test_ids_whose_hashes_collide_are_told_apart(ids: list[str], others: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -184,7 +184,7 @@ ANYTHING = SCALARS | st.lists(SCALARS, max_size=4) | st.dictionaries(st.text(max
 
 
 @every_feature
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ANYTHING, min_size=1, max_size=5))
 def test_nothing_makes_encode_raise(feature: Feature, values: list[object]) -> None:
     one = fitted(feature)

@@ -79,7 +79,8 @@ class Bucketed:
         numbers = finite_numbers(values, self.name)
         if not len(numbers):
             return self
-        inner = np.unique(np.quantile(numbers, np.linspace(0, 1, self.buckets + 1)[1:-1]))
+        shares = np.arange(1, self.buckets) / self.buckets
+        inner = np.unique(np.quantile(numbers, shares, method="higher"))  # numbers of the column, not between them
         return type(self)(self.name, self.column, self.buckets, self.dim, tuple(inner.tolist()))
 
     def encode(self, values: Column) -> NDArray[np.int32]:
