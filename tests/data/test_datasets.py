@@ -586,6 +586,22 @@ def test_a_damaged_member(tmp_path: Path) -> None:
     assert refused("movielens-1m", archive, tmp_path).startswith("ml.zip: the archive is broken (Bad CRC-32")
 
 
+def test_damaged_packing(tmp_path: Path) -> None:
+    lines = b"".join(b"%d::7::5::%d\n" % (i * 7919 % 6007, i * i % 99991) for i in range(9999))
+    files = {"ml-1m/ratings.dat": lines, **{name: content for name, content in ML_1M.items() if "ratings" not in name}}
+    for pack, ending in ((zipped, "zip"), (tarred, "tar.gz")):
+        archive = pack(tmp_path / f"ml.{ending}", files)
+        whole = bytearray(archive.read_bytes())
+        middle = len(whole) // 2
+        archive.write_bytes(whole[:middle] + b"\xff" * 50 + whole[middle + 50 :])
+        assert refused("movielens-1m", archive, tmp_path).startswith(f"ml.{ending}: the archive is broken (")
+    zipped(tmp_path / "ml.zip", files)
+    whole = bytearray((tmp_path / "ml.zip").read_bytes())
+    whole[30 + len("ml-1m/ratings.dat")] |= 0b110  # a block of a type that there is not
+    (tmp_path / "ml.zip").write_bytes(whole)
+    assert refused("movielens-1m", tmp_path / "ml.zip", tmp_path).startswith("ml.zip: the archive is broken (Error -3")
+
+
 def test_files_that_are_not_what_they_are_called(tmp_path: Path) -> None:
     files = {**ML_1M, "ml-1m/ratings.dat": b"1::1193::five::978300760\n"}
     message = refused("movielens-1m", laid(tmp_path / "set", files), tmp_path)

@@ -153,6 +153,7 @@ def test_a_download_starts_again_where_it_cannot_go_on(site: Site, tmp_path: Pat
     site.knows_ranges = change != "no ranges"
     path, _ = fetched(Http(f"{site.url}/file", SUM), tmp_path)
     assert path.read_bytes() == BODY
+    assert site.asked[1] == ("/file", "" if change == "a weak tag" else f"bytes={300_000}-")
 
 
 def test_a_part_that_is_longer_than_the_file_is_thrown_away(site: Site, tmp_path: Path) -> None:
