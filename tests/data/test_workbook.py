@@ -66,10 +66,11 @@ def broken(tmp_path: Path) -> dict[str, Path]:
         archive.writestr("xl/worksheets/sheet9.xml", "<x/>")
     with zipfile.ZipFile(tmp_path / "damaged.xlsx", "w") as archive:
         archive.writestr("xl/worksheets/sheet1.xml", f"<worksheet {MAIN}><sheetData>" + "<row r='1'/>" * 9)
-    stored = bytearray(written(tmp_path / "packed.xlsx", "").read_bytes())
-    (tmp_path / "packed.xlsx").unlink()
-    stored[60] ^= 0xFF
-    (tmp_path / "flipped.xlsx").write_bytes(stored)
+    with zipfile.ZipFile(tmp_path / "flipped.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", f"<worksheet {MAIN}><sheetData></sheetData></worksheet>")
+    packed = bytearray((tmp_path / "flipped.xlsx").read_bytes())
+    packed[30 + len("xl/worksheets/sheet1.xml")] |= 0b110  # a block of a type that there is not
+    (tmp_path / "flipped.xlsx").write_bytes(packed)
     written(tmp_path / "strings.xlsx", '<row r="1"><c t="s"><v>99</v></c></row>')
     written(tmp_path / "index.xlsx", '<row r="1"><c t="s"><v>x</v></c></row>')
     return {path.stem: path for path in tmp_path.glob("*.xlsx") if path.stem != "good"}
