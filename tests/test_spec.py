@@ -122,6 +122,9 @@ class Outer:
     perhaps: Annotated[Splitter, Home("zhiyin.data")] | None = None
     derived: int = field(default=7, init=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "derived", self.size)
+
 
 FULL = """
 name = "a"

@@ -34,8 +34,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Self:
-        """The vocabulary of these ids, row i the i-th. Raises `DataError` for one that occurs twice, or is no text."""
-        encoded = [_utf8(one) for one in ids]
+        """The vocabulary of these ids, row i the i-th. Raises `DataError` for an id that occurs twice."""
+        encoded = [one.encode() for one in ids]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(one) for one in encoded], out=offsets[1:])
         hashes = _hashes(encoded)
@@ -97,22 +97,10 @@ class Vocabulary:
         return self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
     def _refuse_duplicates(self) -> None:
-        seen: set[bytes] = set()
-        last = -2
         for at in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]):
-            if at != last + 1:
-                seen = {self._id_bytes(int(self._order[at]))}
-            one, last = self._id_bytes(int(self._order[at + 1])), int(at)
-            if one in seen:
+            one, two = (self._id_bytes(int(self._order[at + i])) for i in (0, 1))
+            if one == two:
                 raise DataError(f"the id {one.decode()!r} occurs twice", expected="ids that are unique")
-            seen.add(one)
-
-
-def _utf8(one: str) -> bytes:
-    try:
-        return one.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"the id {one!r} is no text", expected="Unicode without lone surrogates") from None
 
 
 def _hashes(encoded: Sequence[bytes]) -> NDArray[np.uint64]:
