@@ -123,7 +123,7 @@ def test_runs_share_work_and_change_nothing(model: RetrievalModel) -> None:
 def test_training_gives_the_same_bits_with_several_threads(model: RetrievalModel) -> None:
     """A run that is resumed must end as one that was not: no sum may depend on which thread came first."""
     random = np.random.default_rng(0)
-    count, wide = 256, min(LENGTH, 6)
+    count, wide = 4096, LENGTH
     history = torch.from_numpy(random.integers(0, CATALOGUE, (count, wide)))
     places = torch.arange(1, wide + 1).expand(count, wide).contiguous()
     columns = {
