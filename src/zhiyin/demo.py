@@ -1,6 +1,7 @@
 """The whole path on MovieLens-100K, from the log to the answer over HTTP."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,18 +122,16 @@ def _ask(url: str, console: Console) -> None:
         )
         return answer
 
-    client.post(
-        url + "/v1/retrieve", {"user_id": KNOWN, "k": 1}
-    )  # the first request opens connections and warms caches
+    client.post(url + "/v1/retrieve", {"user_id": KNOWN, "k": 1})  # the first request warms caches
     ask(f"user {KNOWN}, known from the log", {"user_id": KNOWN, "k": 5})
     events = [{"item_id": item} for item in NEW_EVENTS]
     titles = [_title(url, item) for item in NEW_EVENTS]
-    new = "someone-new"
+    new = f"someone-new-{os.urandom(2).hex()}"  # also when the demo runs again
     client.post(url + "/v1/events", {"events": [{"user_id": new, **event} for event in events]})
     before = ask(f"a brand-new user who watched {', '.join(titles)}", {"user_id": new, "k": 5})
     client.post(url + "/v1/events", {"events": [{"user_id": new, "item_id": ONE_MORE}]})
     after = ask(f"the same user, one event later: {_title(url, ONE_MORE)}", {"user_id": new, "k": 5})
-    if before["candidates"] == after["candidates"]:
+    if _ids(before) == _ids(after):
         raise Failure("one more event did not change the answer", where="demo", expected="other candidates")
     console.print("\n[green]the answer changed with the event[/]")
 
@@ -150,4 +149,9 @@ def _keep(url: str, console: Console) -> None:
 
 
 def _title(url: str, item: str) -> str:
-    return str(client.get(f"{url}/v1/items/{item}")["card"]["title"])
+    card = client.item(url, item)["card"] or {}
+    return str(card.get("title", item))
+
+
+def _ids(answer: dict[str, Any]) -> list[str]:
+    return [candidate["item_id"] for candidate in answer["candidates"]]

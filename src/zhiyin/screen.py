@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from zhiyin.release import Release
-
 if TYPE_CHECKING:
     from zhiyin.learning.fit import Progress as Training
+    from zhiyin.release import Release
 
 
 @contextmanager
@@ -55,7 +54,7 @@ def candidates_table(answer: dict[str, Any]) -> Table:
     return table
 
 
-def release_words(release: Release) -> str:
+def release_words(release: "Release") -> str:
     """What a release has proved, in a sentence."""
     proof = release.manifest["proof"]
     return (
