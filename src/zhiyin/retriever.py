@@ -15,7 +15,7 @@ from zhiyin.channels.deep import Deep
 from zhiyin.channels.popular import Popular
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError
-from zhiyin.features.schema import TIME
+from zhiyin.features.schema import AGE, TIME
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
 
@@ -122,7 +122,7 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
         rows=rows[known],
         events=[event for event, there in zip(events, known, strict=True) if there],
         profile={**(state.profile or {}), **request.profile},
-        context={**request.context, TIME: request.time},
+        context={**request.context, TIME: request.time, AGE: 0},
         hidden=np.unique(hidden[hidden != UNKNOWN]),
         k=request.k,
     )

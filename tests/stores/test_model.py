@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from zhiyin import spec
-from zhiyin.stores.base import Event, StoreSpec, UserState
+from zhiyin.stores.base import Event, Store, StoreSpec, UserState
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.memory import Memory
 
@@ -70,7 +70,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.spec: StoreSpec = (
             LMDB(self.folder / "store", keep=KEEP, map_gb=0.01) if self.durable else Memory(keep=KEEP)
         )
-        self.store, self.model = self.spec.open(), Plain()
+        self.store: Store = self.spec.open()
+        self.model = Plain()
 
     def teardown(self) -> None:
         self.store.close()
@@ -114,4 +115,4 @@ def test_a_store_is_its_model(example: StoreSpec) -> None:
     class Machine(StoreMachine):
         durable = isinstance(example, LMDB)
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))

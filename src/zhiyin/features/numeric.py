@@ -49,7 +49,8 @@ class Numeric:
         if self.scale == "log":
             numbers = np.log1p(np.maximum(numbers, 0))
         scaled = (numbers - self.mean) / self.deviation
-        return np.where(np.isfinite(scaled), scaled, 0).astype(np.float32)[:, None]
+        held = np.abs(scaled) <= np.finfo(np.float32).max  # and not so far out that float32 has no number for it
+        return np.where(held, scaled, 0).astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def finite_numbers(values: Column, name: str) -> NDArray[np.float64]:
 def _number(value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

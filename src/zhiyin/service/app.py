@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, Response
@@ -60,6 +61,21 @@ class Service:
             raise SpecError(
                 f"threads = {self.threads}, max_body_mb = {self.max_body_mb}", expected="threads ≥ 0, max_body_mb > 0"
             )
+
+
+class AnyId(Convertor[str]):
+    """An id in a path, whatever it holds: slashes and line ends, too."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", AnyId())
 
 
 class Endpoint:
@@ -173,8 +189,8 @@ def create(
         routes=[
             Route("/v1/retrieve", endpoint.retrieve, methods=["POST"]),
             Route("/v1/events", endpoint.events, methods=["POST"]),
-            Route("/v1/items/{item_id:path}", endpoint.item, methods=["GET"]),
-            Route("/v1/users/{user_id:path}/profile", endpoint.profile, methods=["PUT"]),
+            Route("/v1/items/{item_id:id}", endpoint.item, methods=["GET"]),
+            Route("/v1/users/{user_id:id}/profile", endpoint.profile, methods=["PUT"]),
             Route("/v1/releases/live", endpoint.live_release, methods=["GET"]),
             Route("/healthz", endpoint.healthz, methods=["GET"]),
             Route("/readyz", endpoint.readyz, methods=["GET"]),
@@ -231,8 +247,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
         raise UserError(
-            f"cannot listen on port {port} ({error.strerror})",
+            f"cannot listen on port {port} ({reason})",
             where=host,
             remedy="Another program may have it: choose another with --port, or --port 0 for a free one.",
         ) from None
