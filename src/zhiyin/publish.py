@@ -213,17 +213,20 @@ def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it and its warnings say is of no use here
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             tower,
             (first, *columns),
-            path,
             input_names=list(inputs),
             output_names=["vectors"],
             dynamic_shapes=shapes,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+    if program is None:
+        raise ReleaseError("the exporter made nothing", where=path.name)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces and paths of this machine: of no use to a server
+    program.save(path, external_data=False)
 
 
 def _first(inputs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:

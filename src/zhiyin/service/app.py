@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -61,6 +62,9 @@ class Service:
             raise SpecError(
                 f"threads = {self.threads}, max_body_mb = {self.max_body_mb}", expected="threads ≥ 0, max_body_mb > 0"
             )
+
+
+Handler = Callable[[HTTPRequest], Awaitable[Response]]
 
 
 class AnyId(Convertor[str]):
@@ -184,18 +188,17 @@ def create(
             ReleaseError: _on_unavailable,
             StoreError: _on_unavailable,
             HTTPException: _on_http_error,
-            Exception: _on_failure,
         },
         routes=[
-            Route("/v1/retrieve", endpoint.retrieve, methods=["POST"]),
-            Route("/v1/events", endpoint.events, methods=["POST"]),
-            Route("/v1/items/{item_id:id}", endpoint.item, methods=["GET"]),
-            Route("/v1/users/{user_id:id}/profile", endpoint.profile, methods=["PUT"]),
-            Route("/v1/releases/live", endpoint.live_release, methods=["GET"]),
-            Route("/healthz", endpoint.healthz, methods=["GET"]),
-            Route("/readyz", endpoint.readyz, methods=["GET"]),
-            Route("/openapi.json", endpoint.openapi_json, methods=["GET"]),
-            Route("/docs", endpoint.docs, methods=["GET"]),
+            Route("/v1/retrieve", _guarded(endpoint.retrieve), methods=["POST"]),
+            Route("/v1/events", _guarded(endpoint.events), methods=["POST"]),
+            Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
+            Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),
+            Route("/v1/releases/live", _guarded(endpoint.live_release), methods=["GET"]),
+            Route("/healthz", _guarded(endpoint.healthz), methods=["GET"]),
+            Route("/readyz", _guarded(endpoint.readyz), methods=["GET"]),
+            Route("/openapi.json", _guarded(endpoint.openapi_json), methods=["GET"]),
+            Route("/docs", _guarded(endpoint.docs), methods=["GET"]),
         ],
     )
 
@@ -288,7 +291,23 @@ async def _on_http_error(request: HTTPRequest, error: Exception) -> Response:
     return refusal
 
 
-async def _on_failure(request: HTTPRequest, error: Exception) -> Response:
+def _guarded(handler: Handler) -> Handler:
+    """The handler, whose failures are answers: the connection lives on, and the log holds what the answer does not."""
+
+    async def handle(request: HTTPRequest) -> Response:
+        try:
+            return await handler(request)
+        except (HTTPException, RequestError, ReleaseError, StoreError):
+            raise
+        except ClientDisconnect:
+            return Response(status_code=400)  # to nobody
+        except Exception as error:
+            return _failed(request, error)
+
+    return handle
+
+
+def _failed(request: HTTPRequest, error: Exception) -> Response:
     number = os.urandom(4).hex()
     logger.error("request %s %s failed [%s]", request.method, request.url.path, number, exc_info=error)
     return _refused(500, RequestError("something failed here; it is not your request", remedy=f"Log entry {number}."))
