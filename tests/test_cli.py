@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -17,13 +16,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zhiyin import cli, pipeline
+from zhiyin import cli, client, pipeline
 from zhiyin.recipe import Recipe
 from zhiyin.release import Releases
+from zhiyin.service.app import Service, create, running
+from zhiyin.service.live import Live
 
-VERBS = (
-    "demo init data prepare fit evaluate publish load releases rollback serve ask".split()  # as `zhiyin --help` lists
-)
+VERBS = [
+    "demo",
+    "init",
+    "data",
+    "prepare",
+    "fit",
+    "evaluate",
+    "publish",
+    "load",
+    "releases",
+    "rollback",
+    "serve",
+    "ask",
+]
+"""As `zhiyin --help` lists them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,7 @@ def write_log(folder: Path, users: int = 30, items: int = 40, events: int = 8) -
 
 def shortened(recipe: Path) -> None:
     """One epoch, and no early stop: the tests are about the verbs."""
-    recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 1").replace("map_gb", "map_gb"))
+    recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 1"))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +129,7 @@ def recipe(made: Path, tmp_path: Path) -> Path:
 def test_every_verb_has_help_that_says_what_it_does_and_its_arguments(verb: str) -> None:
     done = zhiyin(verb, "--help")
     assert done.code == 0
-    assert f"Usage: zhiyin {verb}" in done.out
+    assert re.search(rf"Usage: .*zhiyin {verb} \[OPTIONS\]", done.out)
     assert len(done.out.splitlines()) > 8
     described = [line for line in done.out.splitlines() if "│ " in line and " --" in line]
     assert all(re.search(r"[A-Za-z]{3,}.*[a-z]", line) for line in described)
@@ -335,23 +348,33 @@ def test_a_bug_is_a_sentence_and_its_traceback_is_kept(monkeypatch: pytest.Monke
         raise ZeroDivisionError("inside")
 
     monkeypatch.setattr(pipeline, "load", broken)
-    environment = {**os.environ}
     with pytest.raises(AssertionError, match=r"a bug: ZeroDivisionError: inside") as caught:
         zhiyin("load", recipe)
     kept = Path(re.findall(r"\S*zhiyin-\w+\.log", str(caught.value).replace("\n", ""))[0])
     assert "ZeroDivisionError: inside" in kept.read_text()
     kept.unlink()
-    assert environment == {**os.environ}
 
 
-def test_one_item_in_the_catalogue_and_a_user_with_one_event(tmp_path: Path) -> None:
-    """The smallest catalogue there is goes the whole way, and is served."""
-    rows = [f"u{user},only,{1_700_000_000 + at}" for user in range(4) for at in range(3 if user else 1)]
+def test_one_item_in_the_catalogue_and_users_with_one_event(tmp_path: Path) -> None:
+    """The smallest catalogue and the shortest histories there are go the whole way, and are served."""
+    rows = [f"u{user},only,{1_700_000_000 + 100 * user}" for user in range(20)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        '[data]\nevents = "log.csv"\n[model]\nuse = "youtube_dnn:YouTubeDNN"\ndim = 8\nhidden = [8]\n'
-        '[negatives]\nuse = "negatives:WholeCatalogue"\n[training]\nepochs = 1\n[store]\nuse = "lmdb:LMDB"\nmap_gb = 0.1\n'
+        '[data]\nevents = "log.csv"\n[split]\nuse = "splits:TimeCut"\n'
+        '[model]\nuse = "youtube_dnn:YouTubeDNN"\ndim = 8\nhidden = [8]\n'
+        '[negatives]\nuse = "negatives:WholeCatalogue"\n[training]\nepochs = 1\nmin_history = 0\n'
+        '[store]\nuse = "lmdb:LMDB"\nmap_gb = 0.1\n'
     )
-    fitted = zhiyin("fit", recipe, "--json")
-    refused(fitted, 2, "no held-out query has a target that is new to its user")
+    assert zhiyin("fit", recipe).code == 0
+    assert zhiyin("evaluate", recipe, "--json").json["catalogue"] == 1
+    assert zhiyin("publish", recipe, "--json").json["loaded"] == {"items": 1, "profiles": 0, "events": 20}
+    served = pipeline.serving(Recipe.read(recipe))
+    with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
+        new = client.post(f"{url}/v1/retrieve", {"user_id": "new"})
+        seen = client.post(f"{url}/v1/retrieve", {"user_id": "u1"})
+        again = client.post(f"{url}/v1/retrieve", {"user_id": "u1", "exclude_seen": False})
+    served.store.close()
+    assert [one["item_id"] for one in new["candidates"]] == ["only"]
+    assert (seen["channel"], seen["history"], seen["candidates"]) == ("deep", 1, [])
+    assert [one["item_id"] for one in again["candidates"]] == ["only"]

@@ -209,7 +209,8 @@ class _ItemTower(nn.Module):
 def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
     """Write one tower as ONNX, traced on two rows (the exporter takes one row for a constant)."""
     first, *columns = (torch.cat([tensor[:2]] * 2)[:2] for tensor in inputs.values())
-    shapes = ({0: torch.export.Dim.DYNAMIC}, tuple({0: torch.export.Dim.DYNAMIC} for _ in columns))
+    rows = {0: torch.export.Dim.DYNAMIC}
+    shapes = (rows, (rows,) * len(columns)) if columns else (rows,)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it and its warnings say is of no use here
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
