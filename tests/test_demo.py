@@ -40,7 +40,7 @@ def demo(home: Path, data: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
 
 
-def test_the_demo_goes_from_the_log_to_an_answer_that_changes_and_can_be_run_again(tmp_path: Path, films: Path) -> None:
+def test_the_demo_goes_from_the_log_to_an_answer_that_changes(tmp_path: Path, films: Path) -> None:
     home = tmp_path / "demo"
     done = demo(home, films)
     said = " ".join(done.stderr.split())
@@ -59,10 +59,6 @@ def test_the_demo_goes_from_the_log_to_an_answer_that_changes_and_can_be_run_aga
     assert len(re.findall(r"deep channel, history (\d+)", said)) == 3
     assert re.findall(r"deep channel, history (\d+)", said)[1:] == ["3", "4"]
     assert len(Releases(home / "releases").ids()) == 1
-    again = demo(home, films)
-    assert again.returncode == 0, again.stderr
-    assert re.findall(r"deep channel, history (\d+)", " ".join(again.stderr.split()))[1:] == ["3", "4"]
-    assert len(Releases(home / "releases").ids()) == 2
 
 
 def test_a_folder_that_is_no_movielens_is_refused(tmp_path: Path) -> None:
