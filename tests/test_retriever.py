@@ -148,7 +148,7 @@ def test_cards_come_with_the_fields_asked_and_missing_ones_are_marked(release: R
 
 @pytest.mark.parametrize("k", [0, -1, 61])
 def test_a_k_that_cannot_be_is_refused(release: Release, retriever: Retriever, k: int) -> None:
-    with pytest.raises(RequestError, match=rf"k = {k}; expected 1 to 60, the catalogue of release"):
+    with pytest.raises(RequestError, match=rf"k: {k}; expected 1 to 60, the catalogue of release"):
         retriever.retrieve(release, [Request(k=k)])
 
 
