@@ -225,7 +225,7 @@ def _side(
     )
     connection.execute(f"create table {side}_rows as select raw, row from {side}_seen join {side}_ids using (id)")
     listed = connection.sql(f"select id from {side}_ids order by row").to_arrow_table()
-    vocabulary = Vocabulary.of(listed.column("id").to_pylist())
+    vocabulary = Vocabulary.of_arrow(listed.column("id"))
     if names is None:
         return vocabulary, Table.of({}, len(vocabulary)), 0
     bare = connection.execute(f"select count(*) from {side}_seen anti join {side}_table using (id)").fetchall()[0][0]
