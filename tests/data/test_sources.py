@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zhiyin.data import sources
+from zhiyin.data import merging
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.sources import Source, Summary, prepare
 from zhiyin.errors import DataError, Failure
@@ -274,7 +274,7 @@ def test_further_columns_follow_their_events(tmp_path: Path) -> None:
 def test_repeated_events_are_dropped_or_kept_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    monkeypatch.setattr(merging, "_CHUNK", chunk)
     rows = [("u", "a", 1), ("u", "b", 1), ("u", "a", 1), ("u", "a", 2), ("v", "a", 1), ("u", "a", 1), ("v", "a", 1)]
     table = events(rows).append_column("n", pa.array(range(7)))
     pa.parquet.write_table(table, tmp_path / "log.parquet")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -172,8 +173,7 @@ def _buffers(ids: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]
 
 
 def _blake2b(utf8: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
-    pairs = zip(offsets[:-1], offsets[1:], strict=True)
-    joined = b"".join(blake2b(utf8[start:stop].tobytes(), digest_size=8).digest() for start, stop in pairs)
+    joined = b"".join(blake2b(utf8[start:stop].tobytes(), digest_size=8).digest() for start, stop in pairwise(offsets))
     return np.frombuffer(joined, "<u8")
 
 
