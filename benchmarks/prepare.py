@@ -22,6 +22,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def main() -> None:
     given = read.parse_args()
     if given.child:
         name, *words = given.child
+        import_module("zhiyin.data.sources")
+        import_module("zhiyin.data.worlds")
         measured(lambda: CHILDREN[name](*map(Path, words)))
     else:
         compare(given.sizes, given.repeats, given.peer_up_to)

@@ -54,7 +54,7 @@ def numbered(
     column = quoted(name)
     connection.execute(f"create table {side}_values as select distinct {column} from log")
     sql = checks.ids(log, name, f"data.{side}", f"{side}_values")
-    connection.execute(f"create table {side}_seen as select {column} as raw, {sql} as id from {side}_values")
+    connection.execute(f"create view {side}_seen as select {column} as raw, {sql} as id from {side}_values")
     names = _read_table(connection, path, side, other_name or name) if path else None
     ids = _number(connection, side, old.ids, with_table=names is not None)
     if names is None:
@@ -64,24 +64,25 @@ def numbered(
     if not names:
         return Side(ids, Table.of({}, len(ids)), int(bare))
     chosen = ", ".join(f"value{i} as {quoted(one)}" for i, one in enumerate(names))
-    ordered = f"select {chosen} from {side}_ids left join {side}_table using (id) order by {side}_ids.row"
+    ids_of_all = f"(select id, row from {side}_known union select id, row from {side}_rows)"
+    ordered = f"select {chosen} from {ids_of_all} i left join {side}_table using (id) order by i.row"
     return Side(ids, Table(connection.sql(ordered).to_arrow_table()), int(bare))
 
 
 def _number(connection: duckdb.DuckDBPyConnection, side: str, known: Vocabulary, *, with_table: bool) -> Vocabulary:
-    """Rows for the ids that are not known yet, after those that are: the DuckDB tables `{side}_ids` and `_rows`."""
+    """Rows for the ids that are not known yet, after those that are: the DuckDB table `{side}_rows`."""
     connection.register("known", pa.table({"id": known.arrow(), "row": np.arange(len(known), dtype=np.int32)}))
     connection.execute(f"create table {side}_known as select * from known")
     connection.unregister("known")
-    union = f" union select id from {side}_table" if with_table else ""
+    union = f" union all select null, id from {side}_table" if with_table else ""
+    rank = f"dense_rank() over (partition by row is null order by id) + {len(known) - 1}"
     connection.execute(
-        f"create table {side}_ids as select * from {side}_known union all "
-        f"select id, (row_number() over (order by id) + {len(known) - 1})::integer as row "
-        f"from (select distinct id from {side}_seen{union}) anti join {side}_known using (id)"
+        f"create table {side}_rows as select raw, id, coalesce(row, {rank})::integer as row "
+        f"from (select raw, id from {side}_seen{union}) left join {side}_known using (id)"
     )
-    connection.execute(f"create table {side}_rows as select raw, row from {side}_seen join {side}_ids using (id)")
-    new = connection.sql(f"select id from {side}_ids where row >= {len(known)} order by row").to_arrow_table()
-    return known.extended(new.column("id"))
+    new = connection.sql(f"select id, row from {side}_rows where row >= {len(known)} order by row").to_arrow_table()
+    first = np.diff(new.column("row").to_numpy(), prepend=-1) > 0
+    return known.extended(new.column("id").filter(pa.array(first)))
 
 
 def _longer(table: Table, length: int) -> Table:
