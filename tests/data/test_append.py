@@ -45,7 +45,7 @@ letters = st.sampled_from(["a", "b", "c", "ü", "z9"])
 logs = st.lists(st.tuples(letters, letters, st.integers(0, 3)), min_size=1, max_size=25)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(logs, min_size=2, max_size=3), st.sampled_from(["drop", "keep"]), st.sampled_from([1, 3, 1 << 21]))
 def test_appending_equals_preparing_all_at_once(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[Row]], duplicates: Any, chunk: int
