@@ -4,8 +4,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,12 @@ CHUNK = 10_000
 def prepare(recipe: Recipe, progress: Callable[[str], None] | None = None) -> sources.Summary:
     """Read, check, sort and number the log; write it to the recipe's `prepared` folder."""
     return sources.prepare(recipe.source, recipe.prepared, progress)
+
+
+def append(recipe: Recipe, events: Path, progress: Callable[[str], None] | None = None) -> sources.Summary:
+    """Add the events of new files (one, a folder or a pattern) to the prepared log; known users and items keep their
+    rows. The recipe says how the columns are called, as ever, and its item and user tables are read anew."""
+    return sources.append(replace(recipe.source, events=events), recipe.prepared, progress)
 
 
 def opened(recipe: Recipe) -> tuple[Prepared, Split]:
