@@ -23,7 +23,7 @@ class ALS:
     c = 1 elsewhere; `sweeps` over users and items."""
 
     dim: int = 64
-    alpha: float = 10.0
+    alpha: float = 3.0
     penalty: float = 10.0
     sweeps: int = 10
     seed: int = 0
