@@ -93,9 +93,7 @@ def test_popularity(data: Prepared, split: Split, days: float | None, half_life:
 
 @pytest.mark.parametrize("neighbours", [3, 100])
 @pytest.mark.parametrize("block", [1, 64 << 20])
-def test_item_knn(
-    data: Prepared, split: Split, neighbours: int, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_item_knn(data: Prepared, split: Split, neighbours: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_knn, "BLOCK_BYTES", block)
     matrix = met(data, split)
     similarity = np.zeros((ITEMS, ITEMS))
@@ -163,9 +161,7 @@ def test_bpr_ranks_what_was_met_above_what_was_not(data: Prepared, split: Split)
     """The area under the curve of training pairs, which is what BPR-OPT maximises (section 4.1 of the paper)."""
     matrix, lasts = met(data, split), data.events.offsets[1:] - 1
     scores = BPR(dim=8, epochs=200).fit(data, split).scores(lasts).numpy()
-    areas = [
-        (row[there == 1][:, None] > row[there == 0]).mean() for row, there in zip(scores, matrix, strict=True)
-    ]
+    areas = [(row[there == 1][:, None] > row[there == 0]).mean() for row, there in zip(scores, matrix, strict=True)]
     assert np.mean(areas) > 0.95
 
 

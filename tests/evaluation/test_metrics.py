@@ -134,7 +134,9 @@ def test_one_category_has_no_diversity_and_different_ones_have_all_of_it() -> No
 
 
 def test_popularity_groups_share_the_training_events() -> None:
-    popularity = np.random.default_rng(0).permutation(np.r_[np.full(500, 2), np.full(100, 10), np.zeros(50)]).astype(int)
+    popularity = (
+        np.random.default_rng(0).permutation(np.r_[np.full(500, 2), np.full(100, 10), np.zeros(50)]).astype(int)
+    )
     groups = lists.popularity_groups(popularity)
     shares = np.bincount(groups, popularity, minlength=lists.GROUPS) / popularity.sum()
     np.testing.assert_allclose(shares, 0.1, atol=0.01)
@@ -146,9 +148,7 @@ def test_popularity_groups_share_the_training_events() -> None:
 
 @given(answers(), st.permutations(range(CATALOGUE)), st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
-def test_increments_of_channels(
-    drawn: tuple[list[list[int]], list[set[int]]], other: list[int], k: int
-) -> None:
+def test_increments_of_channels(drawn: tuple[list[list[int]], list[set[int]]], other: list[int], k: int) -> None:
     found, wanted = drawn
     channels = {"one": rows(found), "two": np.tile(np.array(other[:k], np.int32), (len(found), 1))}
     measured = increments(channels, flat(wanted))

@@ -31,7 +31,9 @@ class Popularity:
         """Raises `DataError` for a window or a half-life on a log without clock times."""
         if (self.days is not None or self.half_life is not None) and not data.clock:
             raise DataError(
-                "days need clock times", where="Popularity", remedy="Leave `days` and `half_life` out, or set time_unit."
+                "days need clock times",
+                where="Popularity",
+                remedy="Leave `days` and `half_life` out, or set time_unit.",
             )
         log, events = data.events, split.train[data.events.items[split.train] != UNKNOWN]
         ages = (split.end - log.times[events]) / DAY

@@ -65,7 +65,7 @@ class Best:
 def _above(scores: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     """The places (queries, columns) of scores [n, c] above bound [n, 1]; of one query, columns ascend."""
     whole = scores.shape[1] // GROUP * GROUP
-    groups = scores[:, :whole].unflatten(1, (-1, GROUP)).amax(2) if whole else scores[:, :0]
+    groups = scores[:, :whole].view(len(scores), -1, GROUP).amax(2) if whole else scores[:, :0]
     rest = scores[:, whole:]
     if groups.isnan().any() or rest.isnan().any():
         raise TrainingError(

@@ -64,7 +64,7 @@ def popularity_groups(popularity: Counts) -> NDArray[np.int64]:
 def popularity_shares(rows: Rows, groups: NDArray[np.int64]) -> list[float]:
     """What share of these rows is of each popularity group."""
     there = rows[rows != UNKNOWN]
-    return (np.bincount(groups[there], minlength=GROUPS) / max(len(there), 1)).tolist()
+    return [float(share) for share in np.bincount(groups[there], minlength=GROUPS) / max(len(there), 1)]
 
 
 def diversity(found: Rows, traits: NDArray[np.float32]) -> float:

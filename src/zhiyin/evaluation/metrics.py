@@ -24,7 +24,7 @@ def precision(hits: Hit, targets: Counts) -> Values:
 
 def hit_rate(hits: Hit, targets: Counts) -> Values:
     """1 where any target is found."""
-    return hits.any(1).astype(np.float64)
+    return np.asarray(hits.any(1), np.float64)
 
 
 def ndcg(hits: Hit, targets: Counts) -> Values:

@@ -85,7 +85,7 @@ def _scores(scorer: Scorer, events: Events, k: int, catalogue: int) -> Iterator[
                 held = torch.empty(len(flat) * (stop - start), device=flat.device)
             scores = held[: len(flat) * (stop - start)].view(len(flat), -1)  # fresh memory costs as much as the product
             torch.mm(flat, scorer.items[start:stop].T, out=scores)
-            yield start, scores if users.shape[1] == 1 else scores.unflatten(0, users.shape[:2]).amax(1)
+            yield start, scores if users.shape[1] == 1 else scores.view(len(users), -1, stop - start).amax(1)
     else:
         whole = scorer.scores(events)
         for start, stop in blocks(catalogue, k):

@@ -11,7 +11,7 @@ from zhiyin.data.splits import HeldOut
 from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.errors import DataError
 from zhiyin.evaluation.lists import coverage
-from zhiyin.evaluation.metrics import METRICS, Hit, Values
+from zhiyin.evaluation.metrics import METRICS, Counts, Hit, Values
 from zhiyin.evaluation.ranking import Scorer, rank
 from zhiyin.evaluation.targets import Targets, targets
 
@@ -52,7 +52,11 @@ class Report:
 
     def values(self, scorer: str) -> dict[str, Values]:
         """[n] each metric of each query."""
-        return per_query(self.ranked[scorer].hits, self.targets, self.ks)
+        return self.values_of(self.ranked[scorer])
+
+    def values_of(self, one: Ranked) -> dict[str, Values]:
+        """The same, of candidates for these queries."""
+        return per_query(one.hits, self.targets.counts, self.ks)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -110,7 +114,9 @@ def evaluate(
     dropped, catalogue = int((~kept).sum()), len(data.items)
     return Report(
         f"{split_words}. " * bool(split_words)
-        + "; ".join([*_protocol(len(asked), dropped, catalogue, remove_seen), *_oddities(data, asked, left, end, max(ks))]),
+        + "; ".join(
+            [*_protocol(len(asked), dropped, catalogue, remove_seen), *_oddities(data, asked, left, end, max(ks))]
+        ),
         dropped,
         catalogue,
         tuple(ks),
@@ -122,14 +128,13 @@ def evaluate(
     )
 
 
-def per_query(hits: Hit, wanted: Targets, ks: Sequence[int]) -> dict[str, Values]:
-    """[n] each metric of each query, by its name with k."""
-    counts = wanted.counts
+def per_query(hits: Hit, counts: Counts, ks: Sequence[int]) -> dict[str, Values]:
+    """[n] each metric of each query, by its name with k; from hits [n, at least k] and targets [n]."""
     return {f"{name}@{k}": metric(hits[:, :k], counts) for name, metric in METRICS.items() for k in ks}
 
 
 def _row(one: Ranked, wanted: Targets, ks: Sequence[int], catalogue: int) -> dict[str, float]:
-    row = {name: float(values.mean()) for name, values in per_query(one.hits, wanted, ks).items()}
+    row = {name: float(values.mean()) for name, values in per_query(one.hits, wanted.counts, ks).items()}
     return row | {f"coverage@{k}": coverage(one.found[:, :k], catalogue) for k in ks}
 
 

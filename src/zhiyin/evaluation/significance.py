@@ -31,7 +31,8 @@ def intervals(values: Values, users: Rows | Events, *, seed: int = 0, level: flo
     """[c], [c] the ends of each mean's bootstrap percentile interval (Efron 1979) over users [n]."""
     sums, counts = _by_user(values, users)
     parts = [
-        _ratio(weights @ sums, weights @ counts) for weights in _draws(len(sums), RESAMPLES, np.random.default_rng(seed))
+        _ratio(weights @ sums, weights @ counts)
+        for weights in _draws(len(sums), RESAMPLES, np.random.default_rng(seed))
     ]
     means = np.concatenate(parts)
     with np.errstate(all="ignore"):
@@ -67,7 +68,9 @@ def differences(first: Values, second: Values, users: Rows | Events, *, seed: in
         signs = random.integers(0, 2, (size, len(sums))).astype(np.float64) * 2 - 1
         extreme += (np.abs(signs @ sums) >= observed - 1e-9).sum(0)
     p = (extreme + 1) / (FLIPS + 1)
-    return [Difference(*map(float, row)) for row in zip(means(first), means(second), means(gaps), low, high, p, strict=True)]
+    return [
+        Difference(*map(float, row)) for row in zip(means(first), means(second), means(gaps), low, high, p, strict=True)
+    ]
 
 
 def _by_user(values: Values, users: Rows | Events) -> tuple[Values, Values]:

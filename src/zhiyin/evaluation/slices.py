@@ -75,7 +75,11 @@ def column_slice(name: str, of: Literal["queries", "items"], column: Column) -> 
     if column.ndim == 1 and np.issubdtype(column.dtype, np.number) and len(np.unique(column)) > LARGEST:
         return Slice(name, of, _quarters(column.astype(np.float64)))
     tags = [
-        [str(v) for v in value] if isinstance(value, list | tuple | np.ndarray) else [] if value is None else [str(value)]
+        [str(v) for v in value]
+        if isinstance(value, list | tuple | np.ndarray)
+        else []
+        if value is None
+        else [str(value)]
         for value in column
     ]
     names, counts = np.unique([tag for row in tags for tag in row], return_counts=True)
