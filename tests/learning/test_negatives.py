@@ -6,74 +6,88 @@ import numpy as np
 import pytest
 import torch
 
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SpecError
-from zhiyin.learning.base import Catalogue
+from zhiyin.learning.base import Catalogue, Positives
 from zhiyin.learning.frequency import StreamingFrequency, example_frequencies
 from zhiyin.learning.negatives import EXAMPLES, InBatch, Mixed, Popularity, Uniform, WholeCatalogue
 
 SIZE, BATCH = 50, 64
-FREQUENCIES = torch.arange(1, SIZE + 1).float() ** -1.2
+FREQUENCIES = np.arange(1, SIZE + 1) ** -1.2
 FREQUENCIES[-5:] = 0  # items that no training example has
-CATALOGUE = Catalogue(SIZE, FREQUENCIES / FREQUENCIES.sum())
+FREQUENCIES /= FREQUENCIES.sum()
+CATALOGUE = Catalogue(SIZE, FREQUENCIES.astype(np.float32), BATCH)
 
 
-def positives(generator: torch.Generator) -> torch.Tensor:
-    return torch.multinomial(CATALOGUE.frequencies, BATCH, replacement=True, generator=generator)
+def positives(random: np.random.Generator) -> Positives:
+    rows = random.choice(SIZE, size=BATCH, p=FREQUENCIES)
+    return Positives(np.arange(BATCH), np.arange(BATCH) // 2, rows)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=repr)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_law(example: Any, seed: int) -> None:
     """Drawn until the mean is within 2 % of the sum; in-batch negatives can be only what training examples have."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(SIZE, generator=generator)
-    within = CATALOGUE.frequencies > 0 if isinstance(example, InBatch) else torch.ones(SIZE, dtype=torch.bool)
-    wanted = float(scores.exp()[within].sum())
+    random = np.random.default_rng(seed)
+    scores = random.uniform(-1, 1, SIZE)
+    within = FREQUENCIES > 0 if isinstance(example, InBatch) else np.ones(SIZE, bool)
+    wanted = np.exp(scores[within]).sum()
     sampler = example.build(CATALOGUE)
     found = []
-    for _ in range(3000):
-        negatives = sampler(positives(generator), generator)
-        found.append(float((scores[negatives.rows] - negatives.logq).exp().sum()))
+    for step in range(6000):
+        negatives = sampler(positives(random), step, random)
+        found.append(np.exp(scores[negatives.rows] - negatives.logq).sum())
     assert np.mean(found) == pytest.approx(wanted, rel=0.02)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=repr)
 def test_logq_is_the_log_of_how_often_an_item_is_drawn(example: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    sampler, counts, rounds = example.build(CATALOGUE), torch.zeros(SIZE), 2000
-    expected = torch.full((SIZE,), float("nan"))
-    for _ in range(rounds):
-        batch = positives(generator)
-        negatives = sampler(batch, generator)
-        counts += torch.bincount(negatives.rows, minlength=SIZE)
-        expected[negatives.rows] = negatives.logq.exp()
-        expected[batch] = negatives.positive_logq.exp()  # the positives' logQ is the same law
+    random = np.random.default_rng(0)
+    sampler, counts, rounds = example.build(CATALOGUE), np.zeros(SIZE), 2000
+    expected = np.full(SIZE, np.nan)
+    for step in range(rounds):
+        batch = positives(random)
+        negatives = sampler(batch, step, random)
+        counts += np.bincount(negatives.rows, minlength=SIZE)
+        expected[negatives.rows] = np.exp(negatives.logq)
+        expected[batch.rows] = np.exp(negatives.positive_logq)  # the positives' logQ is the same law
     often = counts >= 2000
     assert often.any()
-    torch.testing.assert_close(expected[often], counts[often] / rounds, rtol=0.06, atol=0)
+    np.testing.assert_allclose(expected[often], counts[often] / rounds, rtol=0.06)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=repr)
 def test_the_generator_is_the_only_chance(example: Any) -> None:
-    sampler = example.build(CATALOGUE)
-    batch = positives(torch.Generator().manual_seed(7))
-    one, two = (sampler(batch, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert torch.equal(one.rows, two.rows)
+    batch = positives(np.random.default_rng(7))
+    one, two = (example.build(CATALOGUE)(batch, 0, np.random.default_rng(1)) for _ in range(2))
+    assert np.array_equal(one.rows, two.rows)
     assert len(one.rows) == len(one.logq)
     assert len(one.positive_logq) == BATCH
+    assert one.owners is None or len(one.owners) == len(one.rows)
+
+
+@pytest.mark.parametrize("example", [InBatch(), Mixed(32)], ids=repr)
+def test_negatives_from_the_batch_say_whose_they_are(example: Any) -> None:
+    """A user's own positives are no negatives of theirs, however many of their examples a batch has."""
+    batch = positives(np.random.default_rng(0))
+    negatives = example.build(CATALOGUE)(batch, 0, np.random.default_rng(1))
+    assert np.array_equal(negatives.rows[:BATCH], batch.rows)
+    assert np.array_equal(negatives.owners[:BATCH], batch.users)
+    assert (negatives.owners[BATCH:] == UNKNOWN).all()
 
 
 def test_items_without_examples_can_be_negatives_where_the_sampler_says_so() -> None:
-    generator = torch.Generator().manual_seed(0)
+    random = np.random.default_rng(0)
     for example in (Uniform(64), Popularity(64), Mixed(64), WholeCatalogue()):
         sampler = example.build(CATALOGUE)
-        drawn = torch.cat([sampler(positives(generator), generator).rows for _ in range(300)])
-        assert len(set(drawn.tolist())) == SIZE, example
+        drawn = [sampler(positives(random), step, random).rows for step in range(300)]
+        assert len(np.unique(np.concatenate(drawn))) == SIZE, example
 
 
 def test_power_and_count_have_an_effect() -> None:
     def mean_frequency(example: Popularity) -> float:
-        rows = example.build(CATALOGUE)(torch.tensor([0]), torch.Generator().manual_seed(0)).rows
+        random = np.random.default_rng(0)
+        rows = example.build(CATALOGUE)(positives(random), 0, random).rows
         assert len(rows) == example.count
         return float(CATALOGUE.frequencies[rows].mean())
 
@@ -94,7 +108,7 @@ def test_impossible_counts_are_refused(make: Any) -> None:
 
 def test_example_frequencies_weigh_each_example() -> None:
     shares = example_frequencies(np.array([0, 0, 1, 3], np.int32), 5, np.array([0.5, 0.5, 1.0, 2.0], np.float32))
-    torch.testing.assert_close(shares, torch.tensor([0.25, 0.25, 0.0, 0.5, 0.0]))
+    np.testing.assert_allclose(shares, [0.25, 0.25, 0.0, 0.5, 0.0])
 
 
 class SlowFrequency:

@@ -1,18 +1,17 @@
 """How often an item is seen: exactly, where the log is at hand, and from the stream of batches, where it is not."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zhiyin.data.vocabulary import Rows
-from zhiyin.indexes.base import Vectors
+from zhiyin.learning.base import Floats
 
 
-def example_frequencies(rows: Rows, catalogue_size: int, weights: Vectors) -> Tensor:
+def example_frequencies(rows: Rows, catalogue_size: int, weights: Floats) -> Floats:
     """[m] each item's share of the training examples; `weights` [n] is how likely each example is to be drawn."""
-    counts = torch.bincount(
-        torch.from_numpy(rows.astype("int64")), torch.from_numpy(weights).double(), minlength=catalogue_size
-    )
-    return (counts / counts.sum()).float()
+    counts = np.bincount(rows, weights, minlength=catalogue_size)
+    return np.asarray(counts / counts.sum(), np.float32)
 
 
 class StreamingFrequency:
