@@ -15,6 +15,7 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, LeaveLastOut, Split
 from zhiyin.data.worlds import tastes
 from zhiyin.errors import DataError
+from zhiyin.evaluation.curve import index_part
 from zhiyin.evaluation.metrics import METRICS
 from zhiyin.evaluation.ranking import Scorer, rank
 from zhiyin.evaluation.report import Report, evaluate
@@ -133,6 +134,33 @@ def test_an_index_that_looks_at_half_loses_some(towers: Random, data: Prepared, 
     found = end_to_end(index, towers, data, split.test, 60)
     assert 0.1 < found.overlap < 0.8
     assert found.recall < found.exact_recall
+
+
+def test_a_curve_rises_with_the_effort(towers: Random, data: Prepared, split: Split, tmp_path: Path) -> None:
+    vectors = towers.items.numpy()
+    spec = IVFFlat(nlist=16, nprobe=2)
+    spec.build(vectors).save(tmp_path / "index.bin")
+    part = index_part(spec, tmp_path / "index.bin", vectors, towers, data, split.test, 15)
+    assert part is not None
+    assert (part["name"], part["knob"], part["k"]) == ("IVFFlat", "nprobe", 15)
+    overlaps = [point["overlap"] for point in part["points"]]
+    assert overlaps == sorted(overlaps)
+    assert overlaps[0] < 0.9
+    assert overlaps[-1] == 1
+    assert all(point["milliseconds"] > 0 for point in part["points"])
+    through = end_to_end(spec.load(tmp_path / "index.bin", vectors), towers, data, split.test, 15)
+    assert (part["recall"], part["exact_recall"]) == (through.recall, through.exact_recall)
+
+
+def test_an_index_that_looks_everywhere_or_elsewhere_has_no_curve(
+    towers: Random, data: Prepared, split: Split, tmp_path: Path
+) -> None:
+    vectors = towers.items.numpy()
+    Exact().build(vectors).save(tmp_path / "exact")
+    assert index_part(Exact(), tmp_path / "exact", vectors, towers, data, split.test, 15) is None
+    spec = IVFFlat(nlist=4)
+    spec.build(vectors[:, :4].copy()).save(tmp_path / "other")
+    assert index_part(spec, tmp_path / "other", vectors[:, :4].copy(), towers, data, split.test, 15) is None
 
 
 def test_a_filter_leaves_only_what_it_allows(towers: Random, data: Prepared, split: Split) -> None:

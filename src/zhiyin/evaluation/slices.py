@@ -84,6 +84,8 @@ def column_slice(name: str, of: Literal["queries", "items"], column: Column) -> 
     ]
     names, counts = np.unique([tag for row in tags for tag in row], return_counts=True)
     common = names[np.argsort(-counts, kind="stable")][:LARGEST].tolist()
+    if all(one.replace(".", "", 1).isdigit() for one in common):
+        common.sort(key=float)
     parts = {one: np.array([one in row for row in tags], bool) for one in common}
     rest = ~np.logical_or.reduce(list(parts.values())) if parts else np.ones(len(column), bool)
     return Slice(name, of, parts | ({"other": rest} if rest.any() else {}))
