@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from zhiyin import client
 from zhiyin.errors import SpecError, UserError, ZhiyinError
-from zhiyin.screen import candidates_table, release_words, stored_words, training_bar
+from zhiyin.screen import (
+    candidates_table,
+    data_sets_table,
+    release_words,
+    releases_table,
+    say,
+    screen,
+    stored_words,
+    training_bar,
+)
 
 if TYPE_CHECKING:
     from zhiyin.recipe import Recipe
@@ -30,7 +37,7 @@ app = typer.Typer(
     "`serve`, each with the recipe that init wrote.",
 )
 
-console = Console(stderr=True, highlight=False)
+console = screen()
 """Progress, tables and errors go to stderr; what a program may read goes to stdout."""
 
 RecipePath = Annotated[
@@ -52,7 +59,7 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin demo --keep`")
 def demo(
     home: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("movielens-100k"),
     data: Annotated[
@@ -69,7 +76,7 @@ def demo(
     run(home, data=data, keep=keep, port=port, console=console)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin init events.csv --items items.csv --users users.csv`")
 def init(
     events: Annotated[Path, typer.Argument(help="Your interaction log: .parquet, .csv, .tsv or .arrow.")],
     items: Annotated[Path | None, typer.Option(help="A table with one row an item (title, category, …).")] = None,
@@ -85,15 +92,18 @@ def init(
 
     if out.exists() and not force:
         raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
-    guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
+    with console.status("looking at your files"):
+        guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
     out.write_text(recipe_text(guess, out.stem))
-    console.print(f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
+    say(console, f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin data movielens-100k`")
 def data(
     name: Annotated[str, typer.Argument(help="A named data set; leave it out for the list.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for its tidy files and a recipe; NAME when left out.")] = Path(),
+    out: Annotated[
+        Path, typer.Option(help="Folder for its tidy files and a recipe; NAME when left out.", show_default=False)
+    ] = Path(),
     source: Annotated[
         Path | None, typer.Option("--data", help="Folder or archive that holds it, instead of fetching it.")
     ] = None,
@@ -117,22 +127,22 @@ def data(
     recipe.write_text(recipe_text(guess, name))
     if as_json:
         print(json.dumps({"events": str(found.events), "recipe": str(recipe)}))
-    console.print(f"wrote {folder}/: next, run  zhiyin fit {recipe}")
+    say(console, f"wrote {folder}/: next, run  zhiyin fit {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin prepare recipe.toml`")
 def prepare(recipe: RecipePath, as_json: Json = False) -> None:
-    """Read, check, sort and number the log. `fit` does it when it was not done."""
+    """Read, check, sort and number your log. `fit` does it when it was not done; do it again when the files changed."""
     _prepare(_recipe(recipe), as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin fit recipe.toml`")
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train the two towers. An interrupted run goes on where it stood; the best step by validation is kept."""
+    """Train the two towers. An interrupted run goes on where it stood; the step that validates best is kept."""
     from zhiyin import pipeline
 
     read = _recipe(recipe)
@@ -145,17 +155,17 @@ def fit(
     if as_json:
         print(json.dumps({"step": fitted.step, f"validation {measure}": fitted.recall, "run": str(read.run)}))
     else:
-        console.print(f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
-        console.print(f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
+        say(console, f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
+        say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin evaluate recipe.toml`")
 def evaluate(
     recipe: RecipePath,
-    part: Annotated[str, typer.Option(help="'test' or 'validation'.")] = "test",
+    part: Annotated[str, typer.Option(help="Which held-out events: 'test' or 'validation'.")] = "test",
     as_json: Json = False,
 ) -> None:
-    """Measure the trained model over the whole catalogue, beside popularity and item-kNN."""
+    """Measure the trained model on held-out events, beside popularity and item-kNN. Exact, over the whole catalogue."""
     from zhiyin import pipeline
 
     if part not in ("test", "validation"):
@@ -167,10 +177,10 @@ def evaluate(
         print(json.dumps(report.to_json()))
     else:
         console.print(report.table())
-        console.print(report.words, style="dim", soft_wrap=True)
+        say(console, report.words, style="dim")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin publish recipe.toml`")
 def publish(
     recipe: RecipePath,
     load: Annotated[
@@ -178,7 +188,7 @@ def publish(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Turn the trained model into the live release, after it has proved itself."""
+    """Turn the trained model into a release, check it against the model, and make it live."""
     from zhiyin import pipeline
 
     read = _recipe(recipe)
@@ -188,23 +198,25 @@ def publish(
     if as_json:
         print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
         return
-    console.print(release_words(release))
+    say(console, release_words(release))
     if loaded:
-        console.print(stored_words(loaded))
-    console.print(f"next: zhiyin serve {recipe}")
+        say(console, stored_words(loaded))
+    say(console, f"next: zhiyin serve {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin releases recipe.toml --prune 3`")
 def releases(
     recipe: RecipePath,
-    prune: Annotated[int, typer.Option(help="Remove all but the newest N and the live one.", min=0)] = -1,
+    prune: Annotated[
+        int | None, typer.Option(metavar="N", help="Remove all but the newest N and the live one.", min=0)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the releases, the live one marked."""
     from zhiyin.release import Releases, read_manifest
 
     there = Releases(_recipe(recipe).releases)
-    if prune >= 0:
+    if prune is not None:
         for gone in there.prune(prune):
             console.print(f"removed {gone}")
     live = there.current()
@@ -212,15 +224,10 @@ def releases(
     if as_json:
         print(json.dumps([{"live": m["id"] == live, **{k: m[k] for k in ("id", "items", "proof")}} for m in manifests]))
         return
-    table = Table("release", "created", "items", "overlap", "metrics", box=None)
-    for m in manifests:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in m.get("metrics", {}).items())
-        mark = "● " if m["id"] == live else "  "
-        table.add_row(mark + m["id"], m.get("created", ""), f"{m['items']:,}", f"{m['proof']['overlap']:.3f}", metrics)
-    console.print(table)
+    console.print(releases_table(manifests, live))
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin rollback recipe.toml`")
 def rollback(
     recipe: RecipePath,
     to: Annotated[str, typer.Option(help="The release to make live; the one before the live one when left out.")] = "",
@@ -235,11 +242,13 @@ def rollback(
     console.print(f"live: {to or there.roll_back()}   (was {before})")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin serve recipe.toml --port 8000`")
 def serve(
     recipe: RecipePath,
     host: Annotated[str, typer.Option(help="Address to listen on; the recipe's when left out.")] = "",
-    port: Annotated[int, typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.")] = -1,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.", show_default=False)
+    ] = -1,
 ) -> None:
     """Serve the live release over HTTP, and follow when another one becomes live."""
     from dataclasses import replace
@@ -254,20 +263,20 @@ def serve(
         settings = replace(settings, port=port)
     served = serving(read)
     try:
-        run(Live(served.releases), served.store, settings)
+        run(Live(served.releases), served.store, settings, lambda words: say(console, words))
     finally:
         served.store.close()
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin ask 42 -k 10`")
 def ask(
     user: Annotated[str, typer.Argument(help="Whose candidates to ask for; leave it out for a new user.")] = "",
-    url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="Where `zhiyin serve` listens.")] = "http://127.0.0.1:8000",
     event: Annotated[list[str] | None, typer.Option(help="An item just chosen; may be given several times.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many candidates.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Ask a running service for one user's candidates."""
+    """Ask a running service (`zhiyin serve`) for one user's candidates."""
     request = {
         "k": k,
         "hydrate": ["*"],
@@ -279,7 +288,8 @@ def ask(
         print(json.dumps(answer, ensure_ascii=False))
     else:
         console.print(candidates_table(answer))
-        console.print(
+        say(
+            console,
             f"release {answer['release']}, channel {answer['channel']}, history {answer['history']}, "
             f"{answer['took_ms']:.1f} ms",
             style="dim",
@@ -296,7 +306,7 @@ def _prepare(recipe: "Recipe", as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(summary)))
     else:
-        console.print(summary.words())
+        say(console, summary.words())
 
 
 def _load(recipe: "Recipe") -> dict[str, int]:
@@ -322,10 +332,10 @@ def _list_datasets(as_json: bool) -> None:
     if as_json:
         print(json.dumps({name: {"page": d.page, "licence": d.licence} for name, d in DATASETS.items()}))
         return
-    table = Table("name", "what it has", "licence", "page", box=None)
-    for name, one in DATASETS.items():
-        table.add_row(name, one.about, one.licence, one.page)
-    console.print(table)
+    console.print(data_sets_table(DATASETS))
+    say(
+        console, "next: zhiyin data NAME; where the internet is out of reach, zhiyin data NAME --data FOLDER_OR_ARCHIVE"
+    )
 
 
 def _bar(words: str) -> Progress:

@@ -7,6 +7,7 @@ that was live stays live.
 
 import errno
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -201,21 +202,27 @@ class _ItemTower(nn.Module):
 
 def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
     """Write one tower as ONNX, traced on two rows (the exporter takes one row for a constant)."""
+    exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it warns that torchvision, which no tower needs, is not installed
     first, *columns = (torch.cat([tensor[:2]] * 2)[:2] for tensor in inputs.values())
     shapes = ({0: torch.export.Dim.DYNAMIC}, tuple({0: torch.export.Dim.DYNAMIC} for _ in columns))
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter's own, of no use to whoever publishes
-        torch.onnx.export(
-            tower,
-            (first, *columns),
-            path,
-            input_names=list(inputs),
-            output_names=["vectors"],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # the exporter's own, of no use to whoever publishes
+            torch.onnx.export(
+                tower,
+                (first, *columns),
+                path,
+                input_names=list(inputs),
+                output_names=["vectors"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
 
 
 def _first(inputs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:

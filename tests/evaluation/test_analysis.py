@@ -15,7 +15,7 @@ from zhiyin.errors import SpecError
 from zhiyin.evaluation.analysis import analyse
 from zhiyin.evaluation.lists import one_hot
 from zhiyin.evaluation.ranking import Scorer
-from zhiyin.evaluation.report import Report, evaluate
+from zhiyin.evaluation.report import Measured, measure
 
 K = 20
 
@@ -31,38 +31,38 @@ def split(data: Prepared) -> Split:
 
 
 @pytest.fixture(scope="module")
-def report(data: Prepared, split: Split) -> Report:
+def measured(data: Prepared, split: Split) -> Measured:
     scorers: dict[str, Scorer] = {"item-kNN": ItemKNN().fit(data, split), "popularity": Popularity().fit(data, split)}
-    return evaluate(scorers, data, split.test, ks=(5, K, 50))
+    return measure(scorers, data, split.test, ks=(5, K, 50))
 
 
 @pytest.fixture(scope="module")
-def document(report: Report, data: Prepared, split: Split) -> dict[str, Any]:
+def document(measured: Measured, data: Prepared, split: Split) -> dict[str, Any]:
     traits = one_hot(data.item_table["category"])
-    found = analyse(report, data, split, columns=("country", "category"), traits=traits)
+    found = analyse(measured, data, split, columns=("country", "category"), traits=traits)
     plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     return plain
 
 
-def test_it_says_what_the_report_says(document: dict[str, Any], report: Report) -> None:
-    assert document.items() >= json.loads(json.dumps(report.to_json())).items()
+def test_it_says_what_the_report_says(document: dict[str, Any], measured: Measured) -> None:
+    assert document.items() >= json.loads(json.dumps(measured.report.to_json())).items()
     for scorer, row in document["intervals"].items():
         for name, (mean, low, high) in row.items():
-            assert mean == pytest.approx(report.value(scorer, name))
+            assert mean == pytest.approx(measured.report.value(scorer, name))
             assert low <= mean <= high
         assert row["recall@20"][1] < row["recall@20"][2]
 
 
-def test_curves_rise_to_the_longest_list(document: dict[str, Any], report: Report) -> None:
+def test_curves_rise_to_the_longest_list(document: dict[str, Any], measured: Measured) -> None:
     for scorer, curve in document["curves"].items():
         assert [int(k) for k in curve] == [1, 2, 3, 5, 7, 10, 15, 20, 30, 50]
         points = [mean for mean, _, _ in curve.values()]
         assert points == sorted(points)
-        assert points[-1] == pytest.approx(report.value(scorer, "recall@50"))
+        assert points[-1] == pytest.approx(measured.report.value(scorer, "recall@50"))
 
 
-def plain_recall(report: Report, scorer: str, query: int, wanted: set[int]) -> float:
-    found = set(report.ranked[scorer].found[query, :K].tolist())
+def plain_recall(measured: Measured, scorer: str, query: int, wanted: set[int]) -> float:
+    found = set(measured.ranked[scorer].found[query, :K].tolist())
     return len(found & wanted) / len(wanted)
 
 
@@ -75,12 +75,12 @@ def part(document: dict[str, Any], of: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("scorer", ["item-kNN", "popularity"])
 def test_a_part_of_the_users_is_measured_on_its_queries(
-    scorer: str, document: dict[str, Any], report: Report, data: Prepared
+    scorer: str, document: dict[str, Any], measured: Measured, data: Prepared
 ) -> None:
-    countries = data.user_table["country"][report.users]
+    countries = data.user_table["country"][measured.users]
     queries = np.flatnonzero(countries == "fr")
-    wanted = [set(report.targets.rows[report.targets.queries == query].tolist()) for query in queries]
-    expected = [plain_recall(report, scorer, int(q), w) for q, w in zip(queries, wanted, strict=True)]
+    wanted = [set(measured.targets.rows[measured.targets.queries == query].tolist()) for query in queries]
+    expected = [plain_recall(measured, scorer, int(q), w) for q, w in zip(queries, wanted, strict=True)]
     found = part(document, "user's country", "fr")
     assert found["queries"] == len(queries)
     mean, low, high = found["scorers"][scorer][f"recall@{K}"]
@@ -90,15 +90,15 @@ def test_a_part_of_the_users_is_measured_on_its_queries(
 
 @pytest.mark.parametrize("scorer", ["item-kNN", "popularity"])
 def test_a_part_of_the_items_is_measured_on_its_targets(
-    scorer: str, document: dict[str, Any], report: Report, data: Prepared
+    scorer: str, document: dict[str, Any], measured: Measured, data: Prepared
 ) -> None:
     categories = data.item_table["category"]
     expected = []
-    for query in range(report.queries):
-        rows = report.targets.rows[report.targets.queries == query].tolist()
+    for query in range(measured.report.queries):
+        rows = measured.targets.rows[measured.targets.queries == query].tolist()
         wanted = {row for row in rows if categories[row] == "group 1"}
         if wanted:
-            expected.append(plain_recall(report, scorer, query, wanted))
+            expected.append(plain_recall(measured, scorer, query, wanted))
     found = part(document, "item's category", "group 1")
     assert found["queries"] == len(expected)
     assert found["scorers"][scorer][f"recall@{K}"][0] == pytest.approx(np.mean(expected))
@@ -122,20 +122,20 @@ def test_popularity_finds_the_head_and_nothing_of_the_tail(document: dict[str, A
     assert 0 < lists["item-kNN"][f"diversity@{K}"] < 1
 
 
-def test_what_a_channel_adds(document: dict[str, Any], report: Report) -> None:
+def test_what_a_channel_adds(document: dict[str, Any], measured: Measured) -> None:
     found = document["increments"]
-    assert found["alone"]["item-kNN"] == pytest.approx(report.value("item-kNN", f"recall@{K}"))
+    assert found["alone"]["item-kNN"] == pytest.approx(measured.report.value("item-kNN", f"recall@{K}"))
     assert found["union"] == pytest.approx(found["alone"]["popularity"] + found["adds"]["item-kNN"])
 
 
-def test_the_first_scorer_is_compared_with_the_others(document: dict[str, Any], report: Report) -> None:
+def test_the_first_scorer_is_compared_with_the_others(document: dict[str, Any], measured: Measured) -> None:
     one = document["differences"]["popularity"]["recall@20"]
-    mine, theirs = report.value("item-kNN", "recall@20"), report.value("popularity", "recall@20")
+    mine, theirs = measured.report.value("item-kNN", "recall@20"), measured.report.value("popularity", "recall@20")
     assert one["difference"] == pytest.approx(mine - theirs)
     assert one["low"] <= one["difference"] <= one["high"]
     assert one["p"] < 0.01
 
 
-def test_a_wrong_column_is_refused(report: Report, data: Prepared, split: Split) -> None:
+def test_a_wrong_column_is_refused(measured: Measured, data: Prepared, split: Split) -> None:
     with pytest.raises(SpecError, match="did you mean 'country'"):
-        analyse(report, data, split, columns=("contry",))
+        analyse(measured, data, split, columns=("contry",))

@@ -23,7 +23,7 @@ from zhiyin.evaluation.lists import one_hot
 from zhiyin.evaluation.page import page
 from zhiyin.evaluation.plots import Axis, number
 from zhiyin.evaluation.progress import progress
-from zhiyin.evaluation.report import evaluate
+from zhiyin.evaluation.report import measure
 
 VOID = {"meta"}
 """What HTML leaves open; SVG closes its own."""
@@ -36,11 +36,17 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     data = tastes(users=120, items=90, groups=9, events_per_user=12, seed=0, interests=3).data
     split = TimeCut().split(data.events, True)
     names = ("kNN & <friends>", "recent item-kNN", "kNN with few neighbours", "kNN with much shrinkage")
-    specs = (ItemKNN(), ItemKNN(half_life=3), ItemKNN(neighbours=3), ItemKNN(shrinkage=99), Popularity())
+    specs: tuple[Any, ...] = (
+        ItemKNN(),
+        ItemKNN(half_life=3),
+        ItemKNN(neighbours=3),
+        ItemKNN(shrinkage=99),
+        Popularity(),
+    )
     scorers = {name: spec.fit(data, split) for name, spec in zip((*names, "popularity"), specs, strict=True)}
-    report = evaluate(scorers, data, split.test, ks=(5, 20, 50), split_words="test of " + split.words)  # type: ignore[arg-type]
+    measured = measure(scorers, data, split.test, ks=(5, 20, 50), split_words="test of " + split.words)
     traits = one_hot(data.item_table["category"])
-    found = analyse(report, data, split, columns=("country", "category"), traits=traits)
+    found = analyse(measured, data, split, columns=("country", "category"), traits=traits)
     vectors = np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32)
     found["embedding"] = embedding(vectors, training_events(data, split), data.item_table["category"], "category")
     log = tmp_path_factory.mktemp("run") / "log.jsonl"

@@ -16,7 +16,7 @@ from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.data.worlds import random_world, ring, ring_recall
 from zhiyin.errors import DataError
 from zhiyin.evaluation import targets as targets_module
-from zhiyin.evaluation.report import evaluate
+from zhiyin.evaluation.report import evaluate, measure
 from zhiyin.evaluation.targets import targets
 
 
@@ -131,8 +131,8 @@ def test_nothing_to_ask_is_an_error_with_a_way_out(walked: Prepared) -> None:
 
 def test_the_numbers_of_the_queries_have_the_means_of_the_report(walked: Prepared) -> None:
     split = LeaveLastOut().split(walked.events, True)
-    report = evaluate({"next": Next(walked)}, walked, split.test, ks=(2, 5))
-    for name, values in report.values("next").items():
-        assert values.shape == (report.queries,)
-        assert report.value("next", name) == pytest.approx(values.mean())
-    np.testing.assert_array_equal(report.users, walked.events.users[report.asked.starts])
+    measured = measure({"next": Next(walked)}, walked, split.test, ks=(2, 5))
+    for name, values in measured.values("next").items():
+        assert values.shape == (measured.report.queries,)
+        assert measured.report.value("next", name) == pytest.approx(values.mean())
+    np.testing.assert_array_equal(measured.users, walked.events.users[measured.asked.starts])

@@ -18,7 +18,7 @@ from zhiyin.errors import DataError
 from zhiyin.evaluation.curve import index_part
 from zhiyin.evaluation.metrics import METRICS
 from zhiyin.evaluation.ranking import Scorer, rank
-from zhiyin.evaluation.report import Report, evaluate
+from zhiyin.evaluation.report import Measured, evaluate, measure
 from zhiyin.evaluation.saved import Saved, compare
 from zhiyin.evaluation.targets import targets
 from zhiyin.evaluation.through import end_to_end
@@ -38,50 +38,56 @@ def split(data: Prepared) -> Split:
 
 
 @pytest.fixture(scope="module")
-def report(data: Prepared, split: Split) -> Report:
+def measured(data: Prepared, split: Split) -> Measured:
     scorers: dict[str, Scorer] = {"item-kNN": ItemKNN().fit(data, split), "popularity": Popularity().fit(data, split)}
-    return evaluate(scorers, data, split.test, ks=(5, 20))
+    return measure(scorers, data, split.test, ks=(5, 20))
 
 
-def test_what_is_saved_is_what_is_opened(report: Report, data: Prepared, tmp_path: Path) -> None:
-    saved = Saved.of(report, data)
+def test_what_is_saved_is_what_is_opened(measured: Measured, data: Prepared, tmp_path: Path) -> None:
+    saved = Saved.of(measured, data)
     saved.save(tmp_path / "test.npz")
     saved.save(tmp_path / "test.npz")
     opened = Saved.open(tmp_path / "test.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["test.npz"]
-    assert (opened.protocol, opened.ks, list(opened.hits)) == (report.words, (5, 20), ["item-kNN", "popularity"])
+    assert (opened.protocol, opened.ks, list(opened.hits)) == (
+        measured.report.words,
+        (5, 20),
+        ["item-kNN", "popularity"],
+    )
     for name in opened.hits:
-        np.testing.assert_array_equal(opened.hits[name], report.ranked[name].hits)
-    assert opened.users[0] == data.users.ids()[report.users[0]]
+        np.testing.assert_array_equal(opened.hits[name], measured.ranked[name].hits)
+    assert opened.users[0] == data.users.ids()[measured.users[0]]
 
 
-def test_a_comparison_has_both_means_and_is_paired(report: Report, data: Prepared) -> None:
-    saved = Saved.of(report, data)
+def test_a_comparison_has_both_means_and_is_paired(measured: Measured, data: Prepared) -> None:
+    saved = Saved.of(measured, data)
     found = compare(saved, saved, ("popularity", ""))
-    assert (found.first, found.second, found.queries) == ("popularity", "item-kNN", report.queries)
+    assert (found.first, found.second, found.queries) == ("popularity", "item-kNN", measured.report.queries)
     assert set(found.metrics) == {f"{name}@{k}" for name in METRICS for k in (5, 20)}
     one = found.metrics["recall@20"]
-    assert one.first == pytest.approx(report.value("popularity", "recall@20"))
-    assert one.second == pytest.approx(report.value("item-kNN", "recall@20"))
+    assert one.first == pytest.approx(measured.report.value("popularity", "recall@20"))
+    assert one.second == pytest.approx(measured.report.value("item-kNN", "recall@20"))
     assert one.low <= one.difference <= one.high
     assert found.to_json()["metrics"]["recall@20"]["p"] == one.p
     assert compare(saved, saved).metrics["recall@20"].p == 1
 
 
-def test_other_queries_are_refused_with_the_numbers(report: Report, data: Prepared, split: Split) -> None:
-    saved = Saved.of(report, data)
-    other = evaluate(
+def test_other_queries_are_refused_with_the_numbers(measured: Measured, data: Prepared, split: Split) -> None:
+    saved = Saved.of(measured, data)
+    other = measure(
         {"p": Popularity().fit(data, split)}, data, HeldOut(split.test.starts[7:], split.test.stops[7:]), ks=(5,)
     )
-    with pytest.raises(DataError, match=f"did not ask the same queries: {report.queries} and 193, of which 193"):
+    with pytest.raises(
+        DataError, match=f"did not ask the same queries: {measured.report.queries} and 193, of which 193"
+    ):
         compare(saved, Saved.of(other, data))
     later = replace(saved, times=saved.times + 1)
     with pytest.raises(DataError, match="of which 0 are the same"):
         compare(saved, later)
 
 
-def test_a_wrong_scorer_and_a_missing_or_foreign_file(report: Report, data: Prepared, tmp_path: Path) -> None:
-    saved = Saved.of(report, data)
+def test_a_wrong_scorer_and_a_missing_or_foreign_file(measured: Measured, data: Prepared, tmp_path: Path) -> None:
+    saved = Saved.of(measured, data)
     with pytest.raises(DataError, match=r"no scorer 'popular' \(did you mean 'popularity'\?\)"):
         compare(saved, saved, ("popular", ""))
     with pytest.raises(DataError, match="a common k"):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from zhiyin import spec
 from zhiyin.data import worlds
 from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
@@ -24,9 +25,11 @@ from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge
 from zhiyin.learning.fit import Fitted, Plan, Progress, Training, fit
+from zhiyin.learning.hard import Impressions, Mined
 from zhiyin.learning.losses import FullSoftmax, SampledSoftmax
-from zhiyin.learning.negatives import InBatch, Uniform, WholeCatalogue
+from zhiyin.learning.negatives import CrossBatch, InBatch, Uniform, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
+from zhiyin.learning.streaming import Streaming
 from zhiyin.models.youtube_dnn import YouTubeDNN
 
 SMALL = YouTubeDNN(dim=16, hidden=(32,), dropout=0.1)
@@ -104,6 +107,7 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import LeaveLastOut
 from zhiyin.features.schema import Schema
 from zhiyin.learning.fit import Plan, Training, fit
+from zhiyin.learning.hard import Impressions, Mined
 from zhiyin.learning.losses import SampledSoftmax
 from zhiyin.learning.negatives import {negatives}
 from zhiyin.learning.optimizers import Optimizer
@@ -119,8 +123,8 @@ fit(plan, data, split, Schema(history_length=10).fit(data, split), Path({folder!
 """
 
 
-def script(data: Path, folder: Path, epochs: int, negatives: str = "Uniform", arguments: str = "32") -> str:
-    return SCRIPT.format(data=str(data), folder=str(folder), epochs=epochs, negatives=negatives, arguments=arguments)
+def script(data: Path, folder: Path, epochs: int, negatives: str = "Uniform") -> str:
+    return SCRIPT.format(data=str(data), folder=str(folder), epochs=epochs, negatives=negatives)
 
 
 def test_a_run_killed_at_any_moment_ends_in_the_same_bits(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
@@ -169,6 +173,54 @@ def test_two_processes_are_one(ring: tuple[Prepared, Split], tmp_path: Path) -> 
     assert one.keys() == two.keys()
     for key in one:
         torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
+
+
+SAMPLERS = [one for one in spec.examples("zhiyin.learning") if hasattr(one, "build")]
+LOSSES = [one for one in spec.examples("zhiyin.learning") if hasattr(one, "whole_catalogue")]
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda one: type(one).__name__)
+def test_any_sampler_goes_with_any_loss(
+    ring: tuple[Prepared, Split], tmp_path: Path, negatives: Any, loss: Any
+) -> None:
+    """It learns a little, or says why the two do not go together."""
+    data, split = ring
+    if isinstance(negatives, Impressions):
+        shown = [[f"i{row}", f"i{(row + 7) % 60}"] for row in data.events.items.tolist()]
+        data = replace(data, events=replace(data.events, columns=Table.of({"shown": shown})))
+    training = Training(epochs=1, batch_size=512, measure=5)
+    if loss.whole_catalogue and not isinstance(negatives, WholeCatalogue):
+        with pytest.raises(SpecError, match="needs every item as a negative"):
+            plan(training, negatives=negatives, loss=loss)
+        return
+    fitted, told = train((data, split), tmp_path, plan(training, negatives=negatives, loss=loss))
+    assert np.isfinite(told[-1].loss)
+    assert fitted.step == told[-1].step
+
+
+@pytest.mark.parametrize(
+    "negatives",
+    [CrossBatch(3), Streaming(rate=0.05, buckets=4096), Mined(Uniform(16), every=7, pool=40, skip=2, width=10)],
+    ids=lambda one: type(one).__name__,
+)
+def test_samplers_that_remember_resume_too(ring: tuple[Prepared, Split], tmp_path: Path, negatives: Any) -> None:
+    made = plan(Training(epochs=3, batch_size=300, measure=5, patience=0), negatives=negatives)
+    data, split = ring
+    train(ring, tmp_path / "whole", made)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch >= 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(made, data, split, SCHEMA.fit(data, split), tmp_path / "cut", stop)
+    train(ring, tmp_path / "cut", made)
+    whole, cut = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(ring: tuple[Prepared, Split], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.evaluation import lists
 from zhiyin.evaluation.channels import increments
 from zhiyin.evaluation.metrics import Counts, Values, ndcg, recall
-from zhiyin.evaluation.report import Ranked, Report
+from zhiyin.evaluation.report import Measured, Ranked
 from zhiyin.evaluation.significance import differences, intervals, means
 from zhiyin.evaluation.slices import Slice, history_slice, named_slices, popularity_slice, warmth_slice
 from zhiyin.evaluation.targets import Targets
@@ -25,7 +25,7 @@ Columns = dict[tuple[str, ...], Values]
 
 
 def analyse(
-    report: Report,
+    measured: Measured,
     data: Prepared,
     split: Split,
     *,
@@ -41,25 +41,25 @@ def analyse(
     """
     popularity = training_events(data, split)
     slices = [
-        history_slice(data.events, report.asked.starts),
+        history_slice(data.events, measured.asked.starts),
         warmth_slice(popularity),
         popularity_slice(popularity),
-        *named_slices(columns, data.user_table, data.item_table, report.users),
+        *named_slices(columns, data.user_table, data.item_table, measured.users),
     ]
-    k = middle(report.ks)
-    figures = {name: _figures(one, report, slices, k, seed) for name, one in report.ranked.items()}
-    found = {name: one.found[:, :k] for name, one in report.ranked.items()}
-    channels = increments(found, report.targets)
-    return report.to_json() | {
-        "ks": list(report.ks),
+    k = middle(measured.ks)
+    figures = {name: _figures(name, measured, slices, k, seed) for name, one in measured.ranked.items()}
+    found = {name: one.found[:, :k] for name, one in measured.ranked.items()}
+    channels = increments(found, measured.targets)
+    return measured.report.to_json() | {
+        "ks": list(measured.ks),
         "k": k,
         "intervals": {name: one["metrics"] for name, one in figures.items()},
         "curves": {name: one["curve"] for name, one in figures.items()},
-        "slices": [_slice(one, report.targets, figures, k) for one in slices],
-        "lists": {name: _lists(rows, report.targets, popularity, traits, k) for name, rows in found.items()},
-        "popularity": _popularity(found, report.targets, popularity),
+        "slices": [_slice(one, measured.targets, figures, k) for one in slices],
+        "lists": {name: _lists(rows, measured.targets, popularity, traits, k) for name, rows in found.items()},
+        "popularity": _popularity(found, measured.targets, popularity),
         "increments": {"k": k, "alone": channels.alone, "union": channels.union, "adds": channels.adds},
-        "differences": _differences(report, seed),
+        "differences": _differences(measured, seed),
     }
 
 
@@ -74,18 +74,17 @@ def training_events(data: Prepared, split: Split) -> Counts:
     return np.bincount(rows[rows != UNKNOWN], minlength=len(data.items))
 
 
-def _figures(one: Ranked, report: Report, slices: Sequence[Slice], k: int, seed: int) -> dict[str, Any]:
+def _figures(scorer: str, measured: Measured, slices: Sequence[Slice], k: int, seed: int) -> dict[str, Any]:
     """All means of one scorer with their intervals: one bootstrap for all of them."""
-    counts = report.targets.counts
-    names = report.values_of(one)
-    columns: Columns = {("metrics", name): values for name, values in names.items()}
+    one, counts = measured.ranked[scorer], measured.targets.counts
+    columns: Columns = {("metrics", name): values for name, values in measured.values(scorer).items()}
     for at in (at for at in CURVE if at <= one.hits.shape[1]):
         columns["curve", str(at)] = recall(one.hits[:, :at], counts)
     for part in slices:
         for name, members in part.parts.items():
-            columns |= _part(one, report.targets, part, name, members, k)
+            columns |= _part(one, measured.targets, part, name, members, k)
     values = np.stack(list(columns.values()), 1)
-    low, high = intervals(values, report.users, seed=seed)
+    low, high = intervals(values, measured.users, seed=seed)
     document: dict[str, Any] = {}
     for place, *figure in zip(columns, means(values), low, high, strict=True):
         into = document
@@ -143,15 +142,15 @@ def _popularity(found: Mapping[str, Any], targets: Targets, popularity: Counts) 
     }
 
 
-def _differences(report: Report, seed: int) -> dict[str, Any]:
+def _differences(measured: Measured, seed: int) -> dict[str, Any]:
     """The first scorer's metrics less each other's."""
-    first, *others = report.ranked
-    mine = report.values(first)
+    first, *others = measured.ranked
+    mine = measured.values(first)
     document: dict[str, Any] = {}
     for other in others:
-        theirs = report.values(other)
+        theirs = measured.values(other)
         found = differences(
-            np.stack(list(theirs.values()), 1), np.stack(list(mine.values()), 1), report.users, seed=seed
+            np.stack(list(theirs.values()), 1), np.stack(list(mine.values()), 1), measured.users, seed=seed
         )
         document[other] = {
             name: {"difference": one.difference, "low": one.low, "high": one.high, "p": one.p}

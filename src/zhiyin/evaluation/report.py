@@ -29,34 +29,17 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`asked`: the n queries that have a target, and what they should have found. `rows`: metrics by scorer and by name
-    ("recall@50"). `words`: the protocol, stated. `dropped`: queries that were left out."""
+    """`rows`: metrics by scorer and by name ("recall@50"). `words`: the protocol, stated. `dropped`: queries that were
+    left out."""
 
     words: str
+    queries: int
     dropped: int
     catalogue: int
-    ks: tuple[int, ...]
-    users: Rows
-    asked: HeldOut
-    targets: Targets
-    ranked: Mapping[str, Ranked]
     rows: Mapping[str, Mapping[str, float]]
-
-    @property
-    def queries(self) -> int:
-        """How many queries were asked."""
-        return len(self.asked)
 
     def value(self, scorer: str, metric: str) -> float:
         return self.rows[scorer][metric]
-
-    def values(self, scorer: str) -> dict[str, Values]:
-        """[n] each metric of each query."""
-        return self.values_of(self.ranked[scorer])
-
-    def values_of(self, one: Ranked) -> dict[str, Values]:
-        """The same, of candidates for these queries."""
-        return per_query(one.hits, self.targets.counts, self.ks)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,16 +51,39 @@ class Report:
         }
 
     def table(self) -> Table:
-        """For a person: one line a scorer; hit@k is left out where it equals recall@k everywhere."""
+        """For a person: one line a metric, one column a scorer, the best of a line in bold; hit@k is left out where it
+        equals recall@k everywhere."""
         names = [n for n in next(iter(self.rows.values())) if n.split("@")[0] in SHOWN]
         shown = [n for n in names if not (n.startswith("hit@") and self._same(n, n.replace("hit@", "recall@")))]
-        table = Table("", *shown, box=None)
-        for scorer, row in self.rows.items():
-            table.add_row(scorer, *(f"{row[name]:.4f}" for name in shown))
+        table = Table(box=None)
+        table.add_column("", no_wrap=True)
+        for scorer in self.rows:
+            table.add_column(scorer, justify="right", min_width=len("0.0000"))
+        for name in shown:
+            best = max(row[name] for row in self.rows.values())
+            values = [f"{row[name]:.4f}" for row in self.rows.values()]
+            table.add_row(name, *(f"[bold]{value}[/]" if value == f"{best:.4f}" else value for value in values))
         return table
 
     def _same(self, one: str, other: str) -> bool:
         return all(abs(row[one] - row[other]) < 1e-9 for row in self.rows.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The report, and what it is made of: `asked`, the n queries that have a target, their `users` [n], their targets,
+    and every scorer's answers."""
+
+    report: Report
+    ks: tuple[int, ...]
+    users: Rows
+    asked: HeldOut
+    targets: Targets
+    ranked: Mapping[str, Ranked]
+
+    def values(self, scorer: str) -> dict[str, Values]:
+        """[n] each metric of each query, by its name with k."""
+        return per_query(self.ranked[scorer].hits, self.targets.counts, self.ks)
 
 
 def evaluate(
@@ -98,6 +104,20 @@ def evaluate(
     Where the catalogue has fewer items than k, the lists are shorter. Raises `DataError` when no query is left, and
     `TrainingError` for scores that are NaN.
     """
+    return measure(scorers, data, held, ks=ks, remove_seen=remove_seen, split_words=split_words, end=end).report
+
+
+def measure(
+    scorers: Mapping[str, Scorer],
+    data: Prepared,
+    held: HeldOut,
+    *,
+    ks: Sequence[int] = (10, 50, 100),
+    remove_seen: bool = True,
+    split_words: str = "",
+    end: int | None = None,
+) -> Measured:
+    """`evaluate`, with every query's answer kept: for intervals, slices, comparisons."""
     wanted = targets(data, held, remove_seen=remove_seen)
     kept = wanted.counts > 0
     if not kept.any():
@@ -112,20 +132,11 @@ def evaluate(
         found = rank(scorer, data, asked, max(ks), remove_seen=remove_seen)
         ranked[name] = Ranked(found, left.hits(found))
     dropped, catalogue = int((~kept).sum()), len(data.items)
-    return Report(
-        f"{split_words}. " * bool(split_words)
-        + "; ".join(
-            [*_protocol(len(asked), dropped, catalogue, remove_seen), *_oddities(data, asked, left, end, max(ks))]
-        ),
-        dropped,
-        catalogue,
-        tuple(ks),
-        data.events.users[asked.starts],
-        asked,
-        left,
-        ranked,
-        {name: _row(one, left, ks, catalogue) for name, one in ranked.items()},
-    )
+    said = _protocol(len(asked), dropped, catalogue, remove_seen) + _oddities(data, asked, left, end, max(ks))
+    words = f"{split_words}. " * bool(split_words) + "; ".join(said)
+    rows = {name: _row(one, left, ks, catalogue) for name, one in ranked.items()}
+    report = Report(words, len(asked), dropped, catalogue, rows)
+    return Measured(report, tuple(ks), data.events.users[asked.starts], asked, left, ranked)
 
 
 def per_query(hits: Hit, counts: Counts, ks: Sequence[int]) -> dict[str, Values]:

@@ -12,7 +12,7 @@ from zhiyin.data.events import Times
 from zhiyin.data.prepared import Prepared
 from zhiyin.errors import DataError
 from zhiyin.evaluation.metrics import Counts, Hit
-from zhiyin.evaluation.report import Report, per_query
+from zhiyin.evaluation.report import Measured, per_query
 from zhiyin.evaluation.significance import Difference, differences
 from zhiyin.spec import nearest
 
@@ -29,15 +29,15 @@ class Saved:
     hits: Mapping[str, Hit]
 
     @classmethod
-    def of(cls, report: Report, data: Prepared) -> Self:
+    def of(cls, measured: Measured, data: Prepared) -> Self:
         ids = data.users.ids()
         return cls(
-            report.words,
-            report.ks,
-            np.array([ids[row] for row in report.users]),
-            np.asarray(data.events.times[report.asked.starts]),
-            report.targets.counts,
-            {name: one.hits for name, one in report.ranked.items()},
+            measured.report.words,
+            measured.ks,
+            np.array([ids[row] for row in measured.users]),
+            np.asarray(data.events.times[measured.asked.starts]),
+            measured.targets.counts,
+            {name: one.hits for name, one in measured.ranked.items()},
         )
 
     def save(self, path: Path) -> None:

@@ -25,7 +25,7 @@ from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.base import Vectors
 from zhiyin.learning import checkpoint
-from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec
+from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec, Numbers, Stateful
 from zhiyin.learning.batches import Draft, Shape, ahead, draft, epoch_order
 from zhiyin.learning.distributed import Processes, processes
 from zhiyin.learning.examples import Examples
@@ -171,7 +171,6 @@ def fit(
         run = _Run(plan, data, split, schema, folder, crew, profile=profile)
         run.resume()
         run.go(watch if crew.first else lambda progress: None)
-        crew.told(None)  # no process opens what the first is still writing
     return Fitted.open(folder, len(data.items))
 
 
@@ -213,7 +212,9 @@ class _Run:
                 remedy="Use --fresh to start over, or another `home`.",
             )
         checkpoint.restore(self.model, tensors, path)
-        self.optimizer.load({k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")})
+        self.optimizer.load(_part(tensors, "optimizer."))
+        if isinstance(self.sampler, Stateful):
+            self.sampler.load({name: tensor.numpy() for name, tensor in _part(tensors, "negatives.").items()})
         self.step, self.best, self.stale = facts["step"], facts["best"], facts["stale"]
 
     def go(self, watch: Callable[[Progress], None]) -> None:
@@ -246,18 +247,21 @@ class _Run:
         if self._spent() or self.step >= self.steps:
             return iter(())
         made = partial(self._made, self.step)
-        return made() if getattr(self.plan.negatives, "mines", False) else ahead(made)
+        return made() if self.plan.negatives.mines else ahead(made)
 
-    def _made(self, step: int) -> Iterator[Draft]:
+    def _made(self, first: int) -> Iterator[Draft]:
         size, seed = self.training.batch_size, self.training.seed
+        step = max(0, first - self.plan.negatives.remembers)
         while step < self.steps:
             epoch, done = divmod(step, self.steps_per_epoch)
             random = np.random.default_rng([seed, epoch])
             order = epoch_order(self.data.events, self.events, self.shape, self.training.examples_per_user, random)
             for start in range(done * size, len(order), size):
                 draw = partial(self.sampler, step=step, random=np.random.default_rng([seed, 1, step]))
-                yield draft(self.data.events, order[start : start + size], self.shape, draw, self.crew)
+                made = draft(self.data.events, order[start : start + size], self.shape, draw, self.crew)
                 step += 1
+                if step > first:
+                    yield made
 
     def _step(self, one: Draft) -> Tensor:
         """The batch's mean loss, not yet waited for."""
@@ -299,6 +303,8 @@ class _Run:
 
     def _save_last(self) -> None:
         state = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+        if isinstance(self.sampler, Stateful):
+            state |= {f"negatives.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
         self._save("last", checkpoint.weights(self.model) | state, best=self.best, stale=self.stale)
         self.saved = time.monotonic()
 
@@ -317,10 +323,11 @@ class _Run:
 
     def _catalogue(self) -> Catalogue:
         frequencies = _frequencies(self.data, self.events, self.training.examples_per_user)
-        return Catalogue(len(self.data.items), frequencies, self.training.batch_size, self._vectors)
+        size = self.training.batch_size
+        return Catalogue(len(self.data.items), frequencies, size, self.data, self.events, self._vectors)
 
-    def _vectors(self) -> Vectors:
-        return item_vectors(self.model, self.examples).cpu().numpy()
+    def _vectors(self, rows: Numbers) -> Vectors:
+        return item_vectors(self.model, self.examples, torch.from_numpy(rows).to(self.device)).cpu().numpy()
 
     def _spent(self) -> bool:
         return 0 < self.training.patience <= self.stale
@@ -359,6 +366,10 @@ def choose_device(name: str) -> torch.device:
         there = ", ".join(["auto", *(device for device, found in here.items() if found)])
         raise SpecError(f"the device '{name}' is not on this machine", where="training.device", expected=there)
     return torch.device(name)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _frequencies(data: Prepared, events: Events, cap: int) -> Floats:
