@@ -81,7 +81,7 @@ def test_a_sentence_is_one_line_in_a_pipe_and_wrapped_on_a_terminal() -> None:
 
 
 def progress(step: int, recall: float | None) -> Progress:
-    return Progress(step / 10, step, 200, 5.4321, 123_456.0, recall, recall or -1.0, {})
+    return Progress(step / 10, step, 200, 5.4321, 123_456.0, recall, recall or -1.0, False, {})
 
 
 def test_training_is_one_line_an_epoch_in_a_pipe() -> None:
@@ -130,7 +130,7 @@ def test_candidates_name_item_and_score_whatever_their_titles() -> None:
 def test_data_sets_and_releases_are_whole(width: int, release: Release) -> None:
     console = terminal(width)
     console.print(screen.data_sets_table(DATASETS))
-    console.print(screen.releases_table([release.manifest, {**release.manifest, "id": "other"}], "other"))
+    console.print(screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}]))
     text = shown(console)
     assert "…" not in text
     assert [name for name in DATASETS if name not in text] == []

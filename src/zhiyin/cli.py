@@ -1,17 +1,20 @@
 """The command line: parse, call, print. Errors a person can mend exit with 2, failures with 1."""
 
 import json
+import logging
 import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from zhiyin import client
-from zhiyin.errors import SpecError, UserError, ZhiyinError
+from zhiyin.errors import ReleaseError, SpecError, UserError, ZhiyinError
 from zhiyin.screen import (
     candidates_table,
     data_sets_table,
@@ -52,11 +55,24 @@ def main() -> None:
     try:
         app()
     except ZhiyinError as error:
-        console.print(f"[bold red]zhiyin:[/] {escape(str(error))}", soft_wrap=True)
+        _say(str(error))
         sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(1)
+    except Exception as error:
+        _say(f"a bug: {type(error).__name__}: {error}. Please report it with what is in {_kept_traceback()}")
+        sys.exit(1)
+
+
+def _say(sentence: str) -> None:
+    console.print(f"[bold red]zhiyin:[/] {escape(sentence)}", soft_wrap=True)
+
+
+def _kept_traceback() -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="zhiyin-", suffix=".log", delete=False) as file:
+        traceback.print_exc(file=file)
+    return file.name
 
 
 @app.command(epilog="Example: `zhiyin demo --keep`")
@@ -86,6 +102,7 @@ def init(
     time: Annotated[str, typer.Option(help="Column with the event's time.")] = "",
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at your own files, guess their columns and features, and write a recipe with a comment on every guess."""
     from zhiyin.data.guess import inspect, recipe_text
@@ -95,7 +112,10 @@ def init(
     with console.status("looking at your files"):
         guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
     out.write_text(recipe_text(guess, out.stem))
-    say(console, f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
+    if as_json:
+        print(json.dumps({"recipe": str(out)}))
+    name = escape(str(out))
+    say(console, f"wrote [bold]{name}[/]: read its comments, then run  zhiyin fit {name}")
 
 
 @app.command(epilog="Example: `zhiyin data movielens-100k`")
@@ -192,9 +212,10 @@ def publish(
     from zhiyin import pipeline
 
     read = _recipe(recipe)
+    pipeline.trained(read)
+    loaded = _load(read) if load and not _forgets(read) else {}  # first: a release goes live with its cards there
     with console.status("building, opening and proving the release"):
         release = pipeline.publish(read)
-    loaded = _load(read) if load else {}
     if as_json:
         print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
         return
@@ -202,6 +223,24 @@ def publish(
     if loaded:
         say(console, stored_words(loaded))
     say(console, f"next: zhiyin serve {recipe}")
+
+
+@app.command(epilog="Example: `zhiyin load recipe.toml`")
+def load(recipe: RecipePath, as_json: Json = False) -> None:
+    """Put the log's profiles, latest events and item cards into the store. `publish` does it, too; run it again when
+    the log has grown and was prepared again."""
+    read = _recipe(recipe)
+    if _forgets(read):
+        raise SpecError(
+            "a store in memory is gone when this command ends",
+            where=f"{recipe} store",
+            remedy='Set [store] use = "lmdb:LMDB".',
+        )
+    loaded = _load(read)
+    if as_json:
+        print(json.dumps(loaded))
+    else:
+        say(console, stored_words(loaded))
 
 
 @app.command(epilog="Example: `zhiyin releases recipe.toml --prune 3`")
@@ -213,33 +252,39 @@ def releases(
     as_json: Json = False,
 ) -> None:
     """List the releases, the live one marked."""
-    from zhiyin.release import Releases, read_manifest
+    from zhiyin.release import Releases
 
     there = Releases(_recipe(recipe).releases)
     if prune is not None:
         for gone in there.prune(prune):
             console.print(f"removed {gone}")
     live = there.current()
-    manifests = [read_manifest(there.root / id) for id in there.ids()]
+    told = [{"id": id, "live": id == live, **_manifest(there.root / id)} for id in there.ids()]
     if as_json:
-        print(json.dumps([{"live": m["id"] == live, **{k: m[k] for k in ("id", "items", "proof")}} for m in manifests]))
+        kept = ("id", "live", "created", "items", "proof", "metrics", "trouble")
+        print(json.dumps([{name: one[name] for name in kept if name in one} for one in told]))
         return
-    console.print(releases_table(manifests, live))
+    console.print(releases_table(told))
 
 
 @app.command(epilog="Example: `zhiyin rollback recipe.toml`")
 def rollback(
     recipe: RecipePath,
     to: Annotated[str, typer.Option(help="The release to make live; the one before the live one when left out.")] = "",
+    as_json: Json = False,
 ) -> None:
-    """Make an older release live again. Servers follow within a second."""
+    """Make an older release live again, after its checksums were verified. Servers follow within a second."""
     from zhiyin.release import Releases
 
     there = Releases(_recipe(recipe).releases)
     before = there.current()
     if to:
         there.point(to)
-    console.print(f"live: {to or there.roll_back()}   (was {before})")
+    live = to or there.roll_back()
+    if as_json:
+        print(json.dumps({"live": live, "was": before}))
+    else:
+        console.print(f"live: {live}   (was {before})")
 
 
 @app.command(epilog="Example: `zhiyin serve recipe.toml --port 8000`")
@@ -247,8 +292,9 @@ def serve(
     recipe: RecipePath,
     host: Annotated[str, typer.Option(help="Address to listen on; the recipe's when left out.")] = "",
     port: Annotated[
-        int, typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.", show_default=False)
-    ] = -1,
+        int | None,
+        typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve the live release over HTTP, and follow when another one becomes live."""
     from dataclasses import replace
@@ -259,8 +305,10 @@ def serve(
 
     read = _recipe(recipe)
     settings = replace(read.service, host=host or read.service.host)
-    if port >= 0:
+    if port is not None:
         settings = replace(settings, port=port)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
         run(Live(served.releases), served.store, settings, lambda words: say(console, words))
@@ -294,6 +342,18 @@ def ask(
             f"{answer['took_ms']:.1f} ms",
             style="dim",
         )
+        if answer["unknown_items"]:
+            console.print(f"not in this release, and passed over: {escape(', '.join(answer['unknown_items']))}")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What a release says of itself; its trouble, where it cannot be read."""
+    from zhiyin.release import read_manifest
+
+    try:
+        return read_manifest(folder)
+    except ReleaseError as error:
+        return {"trouble": error.what}
 
 
 def _prepare(recipe: "Recipe", as_json: bool) -> None:
@@ -312,12 +372,27 @@ def _prepare(recipe: "Recipe", as_json: bool) -> None:
 def _load(recipe: "Recipe") -> dict[str, int]:
     from zhiyin import pipeline
 
+    columns = (TextColumn("loading {task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
     store = recipe.store.open()
     try:
-        with console.status("loading the store") as status:
-            return pipeline.load(recipe, store, lambda what, done: status.update(f"loading the store: {what} {done:,}"))
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def watch(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total)
+                bar.update(tasks[what], completed=done)
+
+            return pipeline.load(recipe, store, watch)
     finally:
         store.close()
+
+
+def _forgets(recipe: "Recipe") -> bool:
+    """Whether the recipe's store ends with the process."""
+    from zhiyin.stores.memory import Memory
+
+    return isinstance(recipe.store, Memory)
 
 
 def _recipe(path: Path) -> "Recipe":

@@ -1,6 +1,7 @@
 """The whole path on MovieLens-100K, from the log to the answer over HTTP."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,9 @@ def run(home: Path, *, data: Path | None, keep: bool, port: int, console: Consol
     try:
         with console.status("loading the store") as status:
             loaded = pipeline.load(
-                recipe, served.store, lambda what, done: status.update(f"loading the store: {what} {done:,}")
+                recipe,
+                served.store,
+                lambda what, done, total: status.update(f"loading the store: {what} {done:,} of {total:,}"),
             )
         say(console, stored_words(loaded))
         with Live(served.releases) as live, running(create(live, served.store, recipe.service), port=port) as url:
@@ -126,18 +129,16 @@ def _ask(url: str, console: Console) -> None:
         )
         return answer
 
-    client.post(
-        url + "/v1/retrieve", {"user_id": KNOWN, "k": 1}
-    )  # the first request opens connections and warms caches
+    client.post(url + "/v1/retrieve", {"user_id": KNOWN, "k": 1})  # the first request warms caches
     ask(f"user {KNOWN}, known from the log", {"user_id": KNOWN, "k": 5})
     events = [{"item_id": item} for item in NEW_EVENTS]
     titles = [_title(url, item) for item in NEW_EVENTS]
-    new = "someone-new"
+    new = f"someone-new-{os.urandom(2).hex()}"  # also when the demo runs again
     client.post(url + "/v1/events", {"events": [{"user_id": new, **event} for event in events]})
     before = ask(f"a brand-new user who watched {' · '.join(titles)}", {"user_id": new, "k": 5})
     client.post(url + "/v1/events", {"events": [{"user_id": new, "item_id": ONE_MORE}]})
     after = ask(f"the same user, one event later: {_title(url, ONE_MORE)}", {"user_id": new, "k": 5})
-    if before["candidates"] == after["candidates"]:
+    if _ids(before) == _ids(after):
         raise Failure("one more event did not change the answer", where="demo", expected="other candidates")
     console.print("\n[green]the answer changed with the event[/]")
 
@@ -155,4 +156,9 @@ def _keep(url: str, console: Console) -> None:
 
 
 def _title(url: str, item: str) -> str:
-    return str(client.get(f"{url}/v1/items/{item}")["card"]["title"])
+    card = client.item(url, item)["card"] or {}
+    return str(card.get("title", item))
+
+
+def _ids(answer: dict[str, Any]) -> list[str]:
+    return [candidate["item_id"] for candidate in answer["candidates"]]

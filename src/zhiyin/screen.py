@@ -10,11 +10,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from zhiyin.release import Release
-
 if TYPE_CHECKING:
     from zhiyin.data.datasets import DataSet
     from zhiyin.learning.fit import Progress as Training
+    from zhiyin.release import Release
 
 PIPE_WIDTH = 120
 """Columns that a table may take where there is no terminal and COLUMNS does not say."""
@@ -108,7 +107,7 @@ def data_sets_table(data_sets: Mapping[str, "DataSet"]) -> Table:
     return table
 
 
-def release_words(release: Release) -> str:
+def release_words(release: "Release") -> str:
     """What a release has proved, in a sentence."""
     proof = release.manifest["proof"]
     return (
@@ -117,15 +116,18 @@ def release_words(release: Release) -> str:
     )
 
 
-def releases_table(manifests: Sequence[Mapping[str, Any]], live: str) -> Table:
-    """The releases, oldest first (an id begins with its time, UTC), the live one marked."""
+def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
+    """The releases, oldest first (an id begins with its time, UTC), the live one marked; of one that cannot be opened
+    what its `trouble` is."""
     table = Table("release", "items", "overlap", "metrics", box=None)
     table.columns[0].no_wrap = True
-    for manifest in manifests:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in manifest.get("metrics", {}).items())
-        mark = "● " if manifest["id"] == live else "  "
-        proof = manifest["proof"]
-        table.add_row(mark + manifest["id"], f"{manifest['items']:,}", f"{proof['overlap']:.4f}", metrics)
+    for one in releases:
+        name = ("● " if one["live"] else "  ") + one["id"]
+        if "trouble" in one:
+            table.add_row(name, "", "", escape(one["trouble"]))
+            continue
+        metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in one.get("metrics", {}).items())
+        table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", metrics)
     return table
 
 

@@ -30,6 +30,7 @@ from zhiyin.learning.losses import FullSoftmax, SampledSoftmax
 from zhiyin.learning.negatives import CrossBatch, InBatch, Uniform, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.learning.streaming import Streaming
+from zhiyin.models.dssm import DSSM
 from zhiyin.models.youtube_dnn import YouTubeDNN
 
 SMALL = YouTubeDNN(dim=16, hidden=(32,), dropout=0.1)
@@ -101,6 +102,22 @@ def test_a_resumed_run_ends_in_the_same_bits(
         assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def test_several_threads_give_the_same_bits(tmp_path: Path) -> None:
+    """At a size where torch shares the work out: no sum may depend on which thread came first."""
+    data = worlds.random_world(600, 40, 20, seed=0)
+    world = (data, LeaveLastOut().split(data.events, data.clock))
+    made = Plan(DSSM(dim=64), InBatch(), SampledSoftmax(), FAST, Training(epochs=1, batch_size=2048, device="cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for name in ("one", "two"):
+            train(world, tmp_path / name, made)
+    finally:
+        torch.set_num_threads(threads)
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
 SCRIPT = """
 from pathlib import Path
 from zhiyin.data.prepared import Prepared
@@ -111,6 +128,7 @@ from zhiyin.learning.hard import Impressions, Mined
 from zhiyin.learning.losses import SampledSoftmax
 from zhiyin.learning.negatives import {negatives}
 from zhiyin.learning.optimizers import Optimizer
+from zhiyin.models.dssm import DSSM
 from zhiyin.models.youtube_dnn import YouTubeDNN
 data = Prepared.open(Path({data!r}))
 split = LeaveLastOut().split(data.events, data.clock)

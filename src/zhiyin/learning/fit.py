@@ -109,8 +109,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's. `seconds`:
-    where the time went, by part, when a profile was asked for."""
+    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's, `validated`
+    whether that was just now. `seconds`: where the time went, by part, when a profile was asked for."""
 
     epoch: float
     step: int
@@ -119,6 +119,7 @@ class Progress:
     examples_per_second: float
     recall: float | None
     best: float
+    validated: bool
     seconds: Mapping[str, float]
 
 
@@ -157,17 +158,22 @@ def fit(
     folder: Path,
     watch: Callable[[Progress], None] = lambda progress: None,
     *,
+    fresh: bool = False,
     profile: bool = False,
 ) -> Fitted:
     """Train `plan`'s model on the split's training events and return its best step.
 
     `schema` must be fitted. `folder` keeps `best.safetensors` and `last.safetensors`; a run that was interrupted there,
-    with the same plan and schema, goes on where it stood. `profile`: tell where the time goes. Under torchrun all
-    processes share the work. Raises `TrainingError` when the loss is no longer finite, and `DataError` when there is
-    nothing to learn from.
+    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. Under
+    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, or memory too
+    small, and `DataError` when there is nothing to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with processes(choose_device(plan.training.device)) as crew, torch.random.fork_rng(devices=[]):
+        if fresh and crew.first:
+            for old in folder.glob("*.safetensors"):
+                old.unlink()
+        crew.told(None)  # nobody resumes what is being removed
         run = _Run(plan, data, split, schema, folder, crew, profile=profile)
         run.resume()
         run.go(watch if crew.first else lambda progress: None)
@@ -235,7 +241,11 @@ class _Run:
                 self._save_last()
             speed = seen * self.training.batch_size / seconds
             epoch = self.step / self.steps_per_epoch
-            watch(Progress(epoch, self.step, self.steps, loss, speed, recall, self.best, dict(self.clock.seconds)))
+            watch(
+                Progress(
+                    epoch, self.step, self.steps, loss, speed, recall, self.best, validate, dict(self.clock.seconds)
+                )
+            )
             losses.zero_()
             seen, since = 0, time.perf_counter()
             if validate and self._spent():

@@ -61,6 +61,11 @@ class Runs:
         """int64 [n]: how many events of its run came before each request."""
         return self.places.flatten()[self.requests]
 
+    def newest(self, values: Tensor) -> Tensor:
+        """[n, …] from values [r, P, …]: what stands at each request's newest event; zero where nothing happened."""
+        found = taken(values.flatten(0, 1), self.owners * values.shape[1] + (self.happened - 1).clamp(min=0))
+        return torch.where((self.happened > 0).reshape(-1, *[1] * (found.dim() - 1)), found, 0.0)
+
     def windows(self, values: Tensor, nothing: float = 0.0) -> Tensor:
         """[n, length, …] from values [r, P, …]: what stands at each request's history, newest last, `nothing` on the
         left where there is none."""
