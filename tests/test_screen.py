@@ -130,7 +130,9 @@ def test_candidates_name_item_and_score_whatever_their_titles() -> None:
 def test_data_sets_and_releases_are_whole(width: int, release: Release) -> None:
     console = terminal(width)
     console.print(screen.data_sets_table(DATASETS))
-    console.print(screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}]))
+    console.print(
+        screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}])
+    )
     text = shown(console)
     assert "…" not in text
     assert [name for name in DATASETS if name not in text] == []
