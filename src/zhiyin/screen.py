@@ -127,9 +127,12 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
 
 
 def comparison_table(found: "Comparison", first: str, second: str) -> Table:
-    """Two runs: each metric of both, the difference with its interval, and p."""
+    """Two runs: the usual metrics of both (all are in the JSON), the difference with its interval, and p."""
     table = Table("", first, second, "difference", "95 % interval", "p", box=None)
     for name, one in found.metrics.items():
+        same = name.replace("hit@", "recall@")
+        if name.startswith(("precision@", "map@")) or (same != name and found.metrics[same] == one):
+            continue
         sure = "[bold]" if one.p < 0.05 else "[dim]"
         ends = f"{one.low:+.4f} … {one.high:+.4f}"
         chance = "< 0.001" if one.p < 0.001 else f"{one.p:.3f}"
