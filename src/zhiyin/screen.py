@@ -112,14 +112,14 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     """Recall by the parts that were asked for, one line a part, one column a scorer."""
     asked = [one for one in slices if one["name"].split(" ", 1)[1] in columns]
     scorers = list(dict.fromkeys(name for one in asked for part in one["parts"] for name in part["scorers"]))
+    metric = f"recall@{asked[0]['k']}" if asked else ""
     table = Table(box=None)
-    for heading in ("", "queries"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column(metric, no_wrap=True)
+    table.add_column("queries", justify="right", no_wrap=True)
     for scorer in scorers:
-        table.add_column(scorer, justify="right", min_width=len("0.0000"))
+        table.add_column(scorer, justify="right", min_width=len("0.0000"), overflow="fold")
     for one in asked:
-        metric = f"recall@{one['k']}"
-        table.add_row(f"[bold]{escape(one['name'])}[/], {metric}")
+        table.add_row(f"[bold]{escape(one['name'])}[/]")
         for part in one["parts"]:
             values = [f"{row[metric][0]:.4f}" for row in part["scorers"].values()]
             table.add_row(f"  {escape(part['name'])}", f"{part['queries']:,}", *values)

@@ -67,7 +67,7 @@ def test_the_page_stands_in_the_run_with_its_numbers_beside_it(
     assert json.loads(page.with_suffix(".json").read_text()) == json.loads(json.dumps(document))
     assert json.loads((page.parent / "test.json").read_text())["metrics"] == document["metrics"]
     assert document["metrics"]["YouTubeDNN"]["recall@5"] == report.value("YouTubeDNN", "recall@5")
-    assert list(document["metrics"])[1:] == ["popularity", "popularity, 7 days", "item-kNN", "recent item-kNN"]
+    assert list(document["metrics"])[1:] == ["popularity", "popularity, 7 days", "item-kNN", "recent kNN"]
 
 
 def test_the_page_has_all_its_parts(shown: tuple[Any, dict[str, Any], Path]) -> None:

@@ -17,7 +17,7 @@ def standard(data: Prepared, split: Split, *, everything: bool = False) -> dict[
     if data.clock:
         found["popularity, 7 days"] = Popularity(days=7).fit(data, split)
     found["item-kNN"] = ItemKNN().fit(data, split)
-    found["recent item-kNN"] = ItemKNN(half_life=5).fit(data, split)
+    found["recent kNN"] = ItemKNN(half_life=5).fit(data, split)
     if everything:
         found |= {"EASE": EASE().fit(data, split), "ALS": ALS().fit(data, split), "BPR-MF": BPR().fit(data, split)}
     return found
