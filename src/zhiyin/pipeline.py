@@ -98,7 +98,7 @@ def show(
     from zhiyin.evaluation.progress import progress
 
     at = _measure(recipe, part, ks, every_baseline)
-    named, category = _category(at.fitted.schema, at.data)
+    named, category = _category(at.fitted.schema, at.data, slices)
     traits = None if category is None else one_hot(category)
     document = analyse(at.measured, at.data, at.split, columns=slices, traits=traits)
     document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
@@ -107,7 +107,7 @@ def show(
     document["index"] = _index_part(recipe, at, document["k"])
     written = recipe.run / f"{part}-report.html"
     written.with_suffix(".json").write_text(json.dumps(document, allow_nan=False) + "\n")
-    written.write_text(page(document, f"{type(at.fitted.plan.model).__name__} on {recipe.path.stem}"))
+    written.write_text(page(document, f"{type(at.fitted.plan.model).__name__} on {recipe.home.resolve().name}"))
     return at.measured.report, document, written
 
 
@@ -157,12 +157,13 @@ def _measure(recipe: Recipe, part: str, ks: tuple[int, ...], every_baseline: boo
     return _Evaluation(data, split, held, fitted, scorer, measured)
 
 
-def _category(schema: Schema, data: Prepared) -> tuple[str, Column | None]:
-    """The item column that lists and maps are told apart by, that of the first feature with categories: its name and
-    its values; none where the schema has no such feature."""
+def _category(schema: Schema, data: Prepared, slices: Sequence[str]) -> tuple[str, Column | None]:
+    """The item column that lists and maps are told apart by, its name and its values: that of the first feature with
+    categories, else the first that is sliced by, else none."""
     feature = next((f for f in schema.item if isinstance(f, Categorical | Bag)), None)
     if feature is None:
-        return "", None
+        name = next((name for name in slices if name in data.item_table), "")
+        return name, data.item_table[name] if name else None
     column = data.item_table[feature.column or feature.name]
     if isinstance(feature, Bag):
         parted = [value.split(feature.separator) if isinstance(value, str) else value for value in column]

@@ -18,7 +18,7 @@ home = "{home}"
 events = "events.parquet"
 [features]
 history_length = 8
-item = [{{ use = "bag:Bag", name = "tags" }}]
+item = [{item}]
 [split]
 use = "splits:TimeCut"
 [model]
@@ -45,7 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stages")
     data = tastes(users=150, items=120, groups=6, events_per_user=12, seed=0).data
     for name, epochs in (("short", 1), ("long", 4)):
-        (root / f"{name}.toml").write_text(RECIPE.format(home=name, epochs=epochs))
+        tags = '{ use = "bag:Bag", name = "tags" }' if name == "short" else ""
+        (root / f"{name}.toml").write_text(RECIPE.format(home=name, epochs=epochs, item=tags))
         recipe = Recipe.read(root / f"{name}.toml")
         data.save(recipe.prepared)
         pipeline.fit(recipe)
@@ -80,6 +81,18 @@ def test_the_page_has_all_its_parts(shown: tuple[Any, dict[str, Any], Path]) -> 
     assert (document["index"]["knob"], document["index"]["name"]) == ("nprobe", "IVFFlat")
     assert document["index"]["points"][-1]["overlap"] == 1
     assert 0 < document["lists"]["popularity"]["diversity@10"] < 1
+
+
+def test_without_item_features_the_sliced_column_colours_the_map(folder: Path) -> None:
+    long = Recipe.read(folder / "long.toml")
+    _, document, page = pipeline.show(long, ks=(5,), slices=("country", "category"))
+    assert document["embedding"]["column"] == "category"
+    assert "diversity@5" in document["lists"]["popularity"]
+    assert document["index"] is None  # nothing is published
+    assert "YouTubeDNN on long" in page.read_text()
+    _, document, _ = pipeline.show(long, ks=(5,))
+    assert (document["embedding"]["column"], document["embedding"]["categories"]) == ("", ["items"])
+    assert "diversity@5" not in document["lists"]["popularity"]
 
 
 def test_two_runs_are_compared(folder: Path) -> None:

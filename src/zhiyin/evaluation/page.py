@@ -26,8 +26,8 @@ WORDS = {
 def page(document: Mapping[str, Any], title: str = "Evaluation") -> str:
     """The HTML of an analysis (`analyse`). `training` (`progress`), `embedding` and `index` (`index_part`) are shown
     where the document has them."""
-    first = [_recall(document), _popularity(document), _table(document)]
-    parts = [*_slices(document), _increments(document), _lists(document)]
+    first = [_recall(document), _popularity(document), _table(document), _lists(document)]
+    parts = [*_slices(document), _increments(document)]
     for name, draw in (("training", _training), ("embedding", _embedding), ("index", _index)):
         if document.get(name):
             parts.append(draw(document[name]))
@@ -169,7 +169,9 @@ def _lists(document: Mapping[str, Any]) -> str:
     lists = document["lists"]
     names = next(iter(lists.values()))
     rows = {name: {scorer: [row[name]] for scorer, row in lists.items()} for name in names}
-    return _section("What the lists are like", "What recall cannot tell; the words are at the end.", _figures(rows))
+    return _section(
+        "What the lists are like", "What recall cannot tell; the words are at the end.", _figures(rows), wide=True
+    )
 
 
 def _training(training: Mapping[str, Any]) -> str:
