@@ -10,6 +10,7 @@ import faiss
 from zhiyin.errors import SpecError
 from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
+from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
 
 
@@ -29,18 +30,22 @@ class HNSW:
                 expected="m ≥ 2 and both ef ≥ 1",
             )
 
+    @property
+    def refine(self) -> float:
+        return 0
+
     def build(self, vectors: Vectors) -> FaissIndex:
         vectors = check_vectors(vectors)
         index = faiss.IndexHNSWFlat(vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = self.ef_construction
         index.add(vectors)
-        return FaissIndex(index, vectors, self._parameters)
+        return FaissIndex(index, ExactIndex(vectors), self)
 
     def load(self, path: Path, vectors: Vectors) -> FaissIndex:
-        return FaissIndex(load(path, faiss.IndexHNSWFlat, vectors), vectors, self._parameters)
+        return FaissIndex(load(path, faiss.IndexHNSWFlat, vectors), ExactIndex(vectors), self)
 
-    def _parameters(self, k: int, selector: Any) -> Any:
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(k, self.ef_search))
+    def parameters(self, index: Any, k: int, selector: Any, widen: float) -> Any:
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(k, self.ef_search) * widen))
 
 
 EXAMPLES = (HNSW(m=16, ef_construction=64, ef_search=64),)
