@@ -28,7 +28,8 @@ class Settings(Protocol):
         ...
 
     def parameters(self, index: Any, k: int, selector: Any, widen: float) -> Any:
-        """faiss's parameters of one search of its `index`. `widen` ≥ 1: how much harder to look, since a filter hides most rows."""
+        """faiss's parameters of one search of its `index`. `widen` ≥ 1: how much harder to look, since a filter hides
+        most rows."""
         ...
 
 
@@ -64,9 +65,7 @@ class FaissIndex:
         """The same index, searched in another way."""
         return FaissIndex(self._index, self._exact, settings)
 
-    def _find(
-        self, queries: Vectors, k: int, selector: Any, widen: float
-    ) -> tuple[Vectors, NDArray[np.int64]]:
+    def _find(self, queries: Vectors, k: int, selector: Any, widen: float) -> tuple[Vectors, NDArray[np.int64]]:
         refine = self._settings.refine
         fetched = min(fetched_for(k, refine, widen) if refine else k, len(self))
         parameters = self._settings.parameters(self._index, fetched, selector, widen)
@@ -75,9 +74,7 @@ class FaissIndex:
         return refined(queries, rows, self._exact.vectors, k) if refine else (scores, rows)
 
 
-def refined(
-    queries: Vectors, rows: NDArray[np.int64], vectors: Vectors, k: int
-) -> tuple[Vectors, NDArray[np.int64]]:
+def refined(queries: Vectors, rows: NDArray[np.int64], vectors: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
     """Of rows [n, f] that were found by rough scores, the k best by their true ones: scores [n, k] and rows [n, k]."""
     scores: Vectors = np.empty(rows.shape, np.float32)
     step = max(1, GATHERED // (rows.shape[1] * vectors.shape[1]))

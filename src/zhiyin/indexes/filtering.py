@@ -30,7 +30,7 @@ def is_tight(passing: int, size: int, k: int) -> bool:
 
 
 def completed(hits: Hits, exact: ExactIndex, queries: Vectors, k: int, allowed: Allowed | None, passing: int) -> Hits:
-    """`hits`, where queries that the backend left short are answered exactly: no row is missing while there are more."""
+    """`hits`, where queries that the backend left short are answered exactly: none is short while there are more."""
     short = np.flatnonzero(hits.rows[:, min(k, passing) - 1] == UNKNOWN)
     if len(short):
         answered = exact.search(queries[short], k, allowed)

@@ -1,9 +1,9 @@
 """HNSW (Malkov & Yashunin 2016, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
 Small World graphs"), by faiss, for inner products."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 
@@ -12,6 +12,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
+from zhiyin.indexes.tunable import rungs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,25 @@ class HNSW:
 
     def parameters(self, index: Any, k: int, selector: Any, widen: float) -> Any:
         return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(k, self.ef_search) * widen))
+
+    @classmethod
+    def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
+        return (cls(),)
+
+    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
+        return (tuple(replace(self, ef_search=ef) for ef in rungs(8, min(size, 4096) + 8, 1.12)),)
+
+    def memory(self, size: int, dim: int) -> int:
+        return size * (4 * dim + 8 * self.m + 16)
+
+    def installed(self) -> bool:
+        return True
+
+    def growth(self) -> float:
+        return 1.2
+
+    def foretells(self) -> bool:
+        return True
 
 
 EXAMPLES = (HNSW(m=16, ef_construction=64, ef_search=64),)

@@ -1,9 +1,9 @@
 """IVF-flat: vectors in cells round k-means centres; a search looks into the nearest cells. By faiss, inner products."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -13,12 +13,19 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
+from zhiyin.indexes.tunable import rungs
 
 POINTS_PER_CELL = 39
 """What k-means wants to see of each cell, by faiss's own advice."""
 
 MOST_POINTS_PER_CELL = 64
 """More of them cost k-means time and gain no overlap (docs/decisions/0021)."""
+
+ID_BYTES = 8
+"""What a row's number takes in a cell."""
+
+GROWTH = 1.25
+"""Each of m vectors is compared with all of about √m centres."""
 
 FEWEST_POINTS = 256
 """Codes of 4 bits need at least 16 vectors to learn from: fewer are repeated."""
@@ -52,6 +59,25 @@ class IVFFlat:
     def parameters(self, index: Any, k: int, selector: Any, widen: float) -> Any:
         return probing(index, self.nprobe, selector, widen)
 
+    @classmethod
+    def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
+        return (cls(seed=seed),)
+
+    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
+        return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size)),)
+
+    def memory(self, size: int, dim: int) -> int:
+        return size * (4 * dim + ID_BYTES)
+
+    def installed(self) -> bool:
+        return True
+
+    def growth(self) -> float:
+        return GROWTH
+
+    def foretells(self) -> bool:
+        return False
+
 
 def check_cells(nlist: int, nprobe: int) -> None:
     """Raises `SpecError` for numbers of cells that cannot be."""
@@ -62,6 +88,16 @@ def check_cells(nlist: int, nprobe: int) -> None:
 def cell_count(nlist: int, size: int) -> int:
     """How many cells: as the spec says, or 4·√m with enough vectors for each; never more than there are vectors."""
     return min(nlist or max(1, min(round(4 * math.sqrt(size)), size // POINTS_PER_CELL)), size)
+
+
+def fine_cells(size: int) -> int:
+    """Twice as many cells as by default."""
+    return min(2 * cell_count(0, size), size)
+
+
+def probe_rungs(nlist: int, size: int) -> tuple[int, ...]:
+    """From one cell to all."""
+    return rungs(1, cell_count(nlist, size), 1.12)
 
 
 def filled(index: Any, vectors: Vectors, seed: int) -> Any:

@@ -1,9 +1,9 @@
 """IVF-PQ fast-scan: cells as in `ivf`, vectors in 4-bit codes that are compared in registers (André et al. 2015, "Cache
 locality is not enough"), the hits scored again from the vectors themselves. By faiss, inner products."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 
@@ -12,7 +12,10 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
-from zhiyin.indexes.ivf import cell_count, check_cells, filled, probing
+from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, fine_cells, probe_rungs, probing
+
+REFINES = (2.0, 3.0, 4.5, 7.0)
+"""Worth trying."""
 
 BITS = 4
 """Of a code: what fits a register."""
@@ -45,6 +48,7 @@ class IVFPQ:
             faiss.IndexFlatIP(dim), dim, cells, dim // together, BITS, faiss.METRIC_INNER_PRODUCT
         )
         index.by_residual = True
+        index.pq.cp.min_points_per_centroid = 1
         return FaissIndex(filled(index, vectors, self.seed), ExactIndex(vectors), self)
 
     def load(self, path: Path, vectors: Vectors) -> FaissIndex:
@@ -52,6 +56,26 @@ class IVFPQ:
 
     def parameters(self, index: Any, k: int, selector: Any, widen: float) -> Any:
         return probing(index, self.nprobe, selector, widen)
+
+    @classmethod
+    def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
+        return cls(seed=seed), cls(nlist=fine_cells(size), seed=seed)
+
+    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
+        probes = probe_rungs(self.nlist, size)
+        return tuple(tuple(replace(self, refine=r, nprobe=n) for n in probes) for r in REFINES)
+
+    def memory(self, size: int, dim: int) -> int:
+        return size * (-(-dim // (2 * self.numbers_per_code)) + ID_BYTES)
+
+    def installed(self) -> bool:
+        return True
+
+    def growth(self) -> float:
+        return GROWTH
+
+    def foretells(self) -> bool:
+        return False
 
 
 EXAMPLES = (IVFPQ(nlist=8, nprobe=8, numbers_per_code=1), IVFPQ())

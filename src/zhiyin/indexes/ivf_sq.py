@@ -1,9 +1,9 @@
 """IVF-SQ8: cells as in `ivf`, each number of a vector in one byte, the hits scored again from the vectors themselves.
 By faiss, inner products."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 
@@ -12,7 +12,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
-from zhiyin.indexes.ivf import cell_count, check_cells, filled, probing
+from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, fine_cells, probe_rungs, probing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,25 @@ class IVFSQ8:
 
     def parameters(self, index: Any, k: int, selector: Any, widen: float) -> Any:
         return probing(index, self.nprobe, selector, widen)
+
+    @classmethod
+    def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
+        return cls(seed=seed), cls(nlist=fine_cells(size), seed=seed)
+
+    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
+        return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size)),)
+
+    def memory(self, size: int, dim: int) -> int:
+        return size * (dim + ID_BYTES)
+
+    def installed(self) -> bool:
+        return True
+
+    def growth(self) -> float:
+        return GROWTH
+
+    def foretells(self) -> bool:
+        return False
 
 
 EXAMPLES = (IVFSQ8(nlist=8, nprobe=8), IVFSQ8())

@@ -1,13 +1,14 @@
 """ScaNN (Guo et al. 2020, "Accelerating Large-Scale Inference with Anisotropic Vector Quantization"), where the package
 `scann` is installed: leaves of a k-means tree, anisotropic 4-bit codes, the hits scored again in full."""
 
+import importlib.util
 import json
 import math
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from zhiyin.indexes.base import Allowed, Hits, Vectors
 from zhiyin.indexes.checks import check_search, check_vectors, foreign
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.filtering import completed, fetched_for, is_tight
+from zhiyin.indexes.tunable import rungs
 
 DATASET = "dataset.npy"
 """ScaNN's own copy of the vectors: not saved, since a release has them."""
@@ -31,6 +33,12 @@ CENTRES = 16
 """Of a 4-bit code, which must be learnt from as many vectors."""
 
 TRAINING_POINTS_PER_LEAF = 128
+
+GROWTH = 1.25
+"""As IVF's."""
+
+REFINES = (2.0, 3.0, 4.5, 7.0)
+"""Worth trying."""
 
 TOGETHER = 256
 """From so many queries on, ScaNN's own threads share them."""
@@ -63,7 +71,7 @@ class ScaNN:
         if len(vectors) < CENTRES:
             builder = builder.score_brute_force()
         else:
-            leaves = min(self.leaves or round(2 * math.sqrt(len(vectors))), len(vectors))
+            leaves = min(self.leaves or default_leaves(len(vectors)), len(vectors))
             builder = builder.tree(
                 num_leaves=leaves,
                 num_leaves_to_search=min(self.searched, leaves),
@@ -72,6 +80,26 @@ class ScaNN:
             builder = builder.score_ah(self.numbers_per_code, anisotropic_quantization_threshold=self.threshold)
             builder = builder.reorder(1)
         return ScaNNIndex(builder.build(), ExactIndex(vectors), self)
+
+    @classmethod
+    def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
+        return cls(), cls(leaves=min(size, 2 * default_leaves(size)))
+
+    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
+        searched = rungs(1, min(size, self.leaves or default_leaves(size)), 1.12)
+        return tuple(tuple(replace(self, refine=r, searched=n) for n in searched) for r in REFINES)
+
+    def memory(self, size: int, dim: int) -> int:
+        return size * (4 * dim + -(-dim // (2 * self.numbers_per_code)) + 4)
+
+    def installed(self) -> bool:
+        return importlib.util.find_spec("scann") is not None
+
+    def growth(self) -> float:
+        return GROWTH
+
+    def foretells(self) -> bool:
+        return False
 
     def load(self, path: Path, vectors: Vectors) -> "ScaNNIndex":
         with tempfile.TemporaryDirectory(prefix="zhiyin-scann-") as name:
@@ -135,6 +163,11 @@ class ScaNNIndex:
         return rows.astype(np.int32), scores
 
 
+def default_leaves(size: int) -> int:
+    """2·√m."""
+    return max(1, round(2 * math.sqrt(size)))
+
+
 def _best(rows: Rows, scores: Vectors, k: int) -> Hits:
     """The first k of [n, f] by descending score."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -155,8 +188,9 @@ def _unpack(path: Path, folder: Path, vectors: Vectors) -> None:
         raise foreign(path, str(error)) from None
     if shape != list(vectors.shape):
         raise foreign(path, f"it is of {shape}, the vectors are of {list(vectors.shape)}")
-    if isinstance(vectors, np.memmap) and str(vectors.filename).endswith(".npy"):
-        (folder / DATASET).symlink_to(Path(vectors.filename).absolute())
+    source = Path(vectors.filename or "") if isinstance(vectors, np.memmap) else Path()
+    if source.suffix == ".npy":
+        (folder / DATASET).symlink_to(source.absolute())
     else:
         np.save(folder / DATASET, vectors)
 
@@ -164,7 +198,7 @@ def _unpack(path: Path, folder: Path, vectors: Vectors) -> None:
 def _scann() -> Any:
     """The package. Raises `SearchError` where it is not installed."""
     try:
-        from scann import scann_ops_pybind
+        from scann import scann_ops_pybind  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise SearchError(
             f"ScaNN needs the package '{error.name}', which is not installed",

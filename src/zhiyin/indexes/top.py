@@ -56,7 +56,8 @@ class Best:
             return self._bound
         place = part.shape[1] - self._k
         kth: Vectors = np.partition(part, place, axis=1)[:, place]
-        return kth - self._slack
+        bound: Vectors = kth - self._slack
+        return bound
 
     def _settle(self) -> None:
         """Score what waits, keep the k best of each query, raise the bounds."""

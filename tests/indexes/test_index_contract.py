@@ -27,7 +27,8 @@ def clustered(count: int, seed: int, dim: int = DIM) -> Vectors:
     centres = np.random.default_rng(99).standard_normal((30, dim))
     random = np.random.default_rng(seed)
     vectors = centres[random.integers(0, 30, count)] + 0.4 * random.standard_normal((count, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 VECTORS, USERS = clustered(SIZE, seed=1), clustered(QUERIES, seed=2)
@@ -73,7 +74,7 @@ def test_most_of_the_true_top_k_is_found(index: Index) -> None:
 
 def test_scores_are_the_inner_products_of_their_rows_and_descend(index: Index) -> None:
     hits = index.search(USERS, 50)
-    assert (hits.rows.dtype, hits.scores.dtype, hits.rows.shape) == (np.int32, np.float32, (QUERIES, 50))
+    assert (hits.rows.dtype.name, hits.scores.dtype.name, hits.rows.shape) == ("int32", "float32", (QUERIES, 50))
     for query, rows, scores in zip(USERS, hits.rows, hits.scores, strict=True):
         real = rows != UNKNOWN
         np.testing.assert_allclose(scores[real], VECTORS[rows[real]] @ query, rtol=1e-5, atol=1e-6)
@@ -155,7 +156,7 @@ def test_a_filter_of_another_length_or_type_is_refused(index: Index) -> None:
     with pytest.raises(SearchError, match=r"allowed of bool \[2999\]; expected bool \[3000\]"):
         index.search(USERS, 5, np.ones(SIZE - 1, bool))
     with pytest.raises(SearchError, match=r"allowed of int64 \[3000\]"):
-        index.search(USERS, 5, np.ones(SIZE, np.int64))  # type: ignore[arg-type]
+        index.search(USERS, 5, np.ones(SIZE, np.int64))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
