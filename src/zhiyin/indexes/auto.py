@@ -10,8 +10,9 @@ class Auto:
     """The fastest index that finds at least `overlap` of the exact top `k` for held-out users.
 
     `memory_mb`: the most an index may hold beside the memory-mapped vectors; `build_seconds`: the longest one build may
-    take; 0 is no limit of its own. `seconds`: for all of the tuning. `threads`: how many search at once when it is
-    timed. `seed`: of the sample, the split of the queries and the k-means.
+    take; 0 is no limit of its own. `seconds`: for all of the tuning: of the builds in full, only the first is begun
+    when it would not fit into what is left. `threads`: how many search at once when they are timed. `seed`: of the
+    sample, the split of the queries and the k-means.
     """
 
     overlap: float = 0.95

@@ -67,7 +67,7 @@ class IVFFlat:
         return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size)),)
 
     def memory(self, size: int, dim: int) -> int:
-        return size * (4 * dim + ID_BYTES)
+        return size * (4 * dim + ID_BYTES) + cell_count(self.nlist, size) * 4 * dim
 
     def installed(self) -> bool:
         return True

@@ -17,6 +17,9 @@ from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled
 REFINES = (2.0, 3.0, 4.5, 7.0)
 """Worth trying."""
 
+REGISTER = 32
+"""Codes stand together in so many: half of that is empty, on average, in each cell."""
+
 BITS = 4
 """Of a code: what fits a register."""
 
@@ -66,7 +69,9 @@ class IVFPQ:
         return tuple(tuple(replace(self, refine=r, nprobe=n) for n in probes) for r in REFINES)
 
     def memory(self, size: int, dim: int) -> int:
-        return size * (-(-dim // (2 * self.numbers_per_code)) + ID_BYTES)
+        code = -(-dim // (2 * self.numbers_per_code))
+        cells = cell_count(self.nlist, size)
+        return size * (code + ID_BYTES) + cells * (4 * dim + code * REGISTER // 2)
 
     def installed(self) -> bool:
         return True

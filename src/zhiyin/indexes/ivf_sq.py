@@ -52,7 +52,7 @@ class IVFSQ8:
         return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size)),)
 
     def memory(self, size: int, dim: int) -> int:
-        return size * (dim + ID_BYTES)
+        return size * (dim + ID_BYTES) + cell_count(self.nlist, size) * 4 * dim
 
     def installed(self) -> bool:
         return True
