@@ -78,7 +78,7 @@ class Best:
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
             np.einsum("pd,pd->p", self._queries[places[part]], self._vectors[rows[part]], out=scores[part])
-        return scores + np.float32(0)  # no -0, which would sort below 0
+        return scores
 
 
 def _ranks(places: NDArray[np.int32]) -> NDArray[np.int64]:
