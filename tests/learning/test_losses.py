@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,57 +10,107 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from zhiyin.errors import SpecError
-from zhiyin.learning.base import Negatives, Scores
-from zhiyin.learning.losses import BPR, EXAMPLES, CorrectedLogQ, FullSoftmax, Hinge, SampledSoftmax, score
+from zhiyin.learning.base import Scores
+from zhiyin.learning.losses import BCE, BPR, EXAMPLES, GBCE, CorrectedLogQ, FullSoftmax, Hinge, SampledSoftmax
 
 Plain = dict[str, Any]
 
 
-def random_scores(seed: int, n: int = 5, m: int = 9) -> Scores:
+def random_scores(seed: int, n: int = 5, m: int = 9, share: float = 0.2) -> Scores:
+    """Five users and nine negatives; `share` of the pairs are no negatives."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    return Scores(draw(n) * 2, draw(n, m) * 2, -draw(n).abs(), -draw(m).abs(), draw(n, m) > 1)
+    hits = torch.nonzero(torch.rand(n, m, generator=generator) < share).T
+    users, positives, negatives, own = draw(n, 4), draw(n, 4), draw(m, 4), draw(n, 2, 4)
+    own_real = torch.rand(n, 2, generator=generator) >= share
+    return Scores(users, positives, negatives, -draw(n).abs(), -draw(m).abs(), hits, own, own_real, catalogue_size=40)
 
 
-def real(scores: Scores, i: int) -> list[int]:
-    return [j for j in range(scores.negative.shape[1]) if not scores.accidental[i, j]]
+def terms(scores: Scores, i: int) -> list[tuple[float, float]]:
+    """(score, logq) of each negative of an example, its own ones uncorrected."""
+    none = {j for example, j in scores.hits.T.tolist() if example == i}
+    shared = [
+        (float(scores.users[i] @ scores.negatives[j]), float(scores.negative_logq[j]))
+        for j in range(len(scores.negatives))
+        if j not in none
+    ]
+    assert scores.own is not None
+    assert scores.own_real is not None
+    return shared + [
+        (float(scores.users[i] @ scores.own[i, j]), 0.0) for j in range(scores.own.shape[1]) if scores.own_real[i, j]
+    ]
 
 
 def slow_sampled_softmax(s: Scores, i: int) -> float:
     top = math.exp(s.positive[i] - s.positive_logq[i])
-    return -math.log(top / (top + sum(math.exp(s.negative[i, j] - s.negative_logq[j]) for j in real(s, i))))
+    return -math.log(top / (top + sum(math.exp(score - logq) for score, logq in terms(s, i))))
 
 
 def slow_full_softmax(s: Scores, i: int) -> float:
     top = math.exp(s.positive[i])
-    return -math.log(top / (top + sum(math.exp(s.negative[i, j]) for j in real(s, i))))
+    return -math.log(top / (top + sum(math.exp(score) for score, _ in terms(s, i))))
+
+
+def slow_bare_softmax(s: Scores, i: int) -> float:
+    return slow_full_softmax(s, i)
+
+
+def slow_smoothed(s: Scores, i: int) -> float:
+    """The cross entropy with 0.9 on the positive and 0.1 over the catalogue, whose mean score is told by 1/q."""
+    weights = (-s.negative_logq).exp()
+    mean = float((weights * (s.negatives @ s.users[i])).sum() / weights.sum())
+    positive = float(s.positive[i] - s.positive_logq[i])
+    whole = slow_sampled_softmax(s, i) + positive
+    return whole - 0.9 * positive - 0.1 * mean
 
 
 def slow_corrected(s: Scores, i: int) -> float:
-    q = {j: math.exp(s.negative_logq[j]) / (s.negative.shape[1] - math.exp(s.positive_logq[i])) for j in real(s, i)}
-    total = sum(math.exp(s.negative[i, j]) / q[j] for j in q)
-    chance = math.exp(s.positive[i]) / (math.exp(s.positive[i]) + total / len(q))
+    left = len(s.negatives) - math.exp(s.positive_logq[i])
+    total = sum(math.exp(score) / (math.exp(logq) / left) for score, logq in terms(s, i))
+    chance = math.exp(s.positive[i]) / (math.exp(s.positive[i]) + total / len(terms(s, i)))
     return -(1 - chance) * (float(s.positive[i]) - math.log(total))
 
 
 def slow_bpr(s: Scores, i: int) -> float:
-    return float(np.mean([-math.log(1 / (1 + math.exp(-(s.positive[i] - s.negative[i, j])))) for j in real(s, i)]))
+    return float(np.mean([-math.log(1 / (1 + math.exp(-(s.positive[i] - score)))) for score, _ in terms(s, i)]))
 
 
 def slow_hinge(s: Scores, i: int) -> float:
-    return float(np.mean([max(0.0, 0.3 - float(s.positive[i]) + float(s.negative[i, j])) for j in real(s, i)]))
+    return float(np.mean([max(0.0, 0.3 - float(s.positive[i]) + score) for score, _ in terms(s, i)]))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def slow_gbce(s: Scores, i: int, t: float = 0.75) -> float:
+    k = len(terms(s, i))
+    alpha = k / (40 - 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    against = sum(math.log(1 - sigmoid(score)) for score, _ in terms(s, i))
+    return -(beta * math.log(sigmoid(float(s.positive[i]))) + against) / (k + 1)
+
+
+def slow_bce(s: Scores, i: int) -> float:
+    return slow_gbce(s, i, t=0.0)
 
 
 ORACLES: list[tuple[Any, Callable[[Scores, int], float]]] = [
     (SampledSoftmax(), slow_sampled_softmax),
+    (SampledSoftmax(logq=False), slow_bare_softmax),
+    (SampledSoftmax(smoothing=0.1), slow_smoothed),
     (FullSoftmax(), slow_full_softmax),
     (CorrectedLogQ(), slow_corrected),
     (BPR(), slow_bpr),
+    (GBCE(), slow_gbce),
+    (GBCE(calibration=0.2), lambda s, i: slow_gbce(s, i, 0.2)),
+    (BCE(), slow_bce),
     (Hinge(0.3), slow_hinge),
 ]
 
@@ -73,7 +124,7 @@ def test_every_loss_has_an_oracle() -> None:
 @settings(max_examples=25, deadline=None)
 def test_a_loss_is_its_formula(loss: Any, oracle: Callable[[Scores, int], float], seed: int) -> None:
     scores = random_scores(seed)
-    wanted = [oracle(scores, i) if real(scores, i) else None for i in range(5)]
+    wanted = [oracle(scores, i) if terms(scores, i) else None for i in range(5)]
     for found, expected in zip(loss(scores).tolist(), wanted, strict=True):
         if expected is not None:
             assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -83,81 +134,77 @@ def test_a_loss_is_its_formula(loss: Any, oracle: Callable[[Scores, int], float]
 def test_gradients(loss: Any) -> None:
     scores = random_scores(3)
 
-    def of(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-        losses: torch.Tensor = loss(
-            Scores(positive, negative, scores.positive_logq, scores.negative_logq, scores.accidental)
-        )
+    def total(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        changed = replace(scores, users=users, positives=positives, negatives=negatives)
+        losses: Tensor = loss(changed)
         return losses.sum()
 
+    inputs = [part.clone().requires_grad_() for part in (scores.users, scores.positives, scores.negatives)]
     if isinstance(loss, CorrectedLogQ):  # its weight is a stopped gradient: descend, if not by the numeric slope
-        positive = scores.positive.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(of(positive, scores.negative), positive)
-        assert (slope < 0).all()
-        assert (slope >= -1).all()
+        (slope,) = torch.autograd.grad(total(*inputs), inputs[1])
+        downhill = -(slope * scores.users).sum(1)  # along the user's own vector the positive's score rises
+        assert (downhill > 0).all()
+        assert (downhill <= scores.users.square().sum(1)).all()
         return
-    inputs = (scores.positive.clone().requires_grad_(), scores.negative.clone().requires_grad_())
-    assert torch.autograd.gradcheck(of, inputs)
+    assert torch.autograd.gradcheck(total, inputs)
 
 
 @pytest.mark.parametrize("loss", EXAMPLES, ids=repr)
-def test_an_accidental_hit_takes_no_part(loss: Any) -> None:
+def test_a_pair_that_is_no_negative_takes_no_part(loss: Any) -> None:
     scores = random_scores(1)
-    shifted = scores.negative.masked_fill(scores.accidental, 1e4).requires_grad_()
-    changed = Scores(scores.positive, shifted, scores.positive_logq, scores.negative_logq, scores.accidental)
-    if isinstance(loss, CorrectedLogQ | SampledSoftmax | FullSoftmax | BPR | Hinge):
-        torch.testing.assert_close(loss(changed), loss(scores))
-    loss(changed).sum().backward()
-    assert shifted.grad is not None
-    assert (shifted.grad[scores.accidental] == 0).all()
-    assert torch.isfinite(shifted.grad).all()
+    lost = 3
+    scores = replace(scores, hits=torch.cat([torch.arange(5)[None], torch.full((1, 5), lost)]), own=None, own_real=None)
+    negatives = scores.negatives.clone()
+    negatives[lost] *= 1e3
+    negatives.requires_grad_()
+    changed = loss(replace(scores, negatives=negatives))
+    torch.testing.assert_close(changed, loss(scores))
+    changed.sum().backward()
+    assert negatives.grad is not None
+    assert (negatives.grad[lost] == 0).all()
+    assert torch.isfinite(negatives.grad).all()
+    assert (negatives.grad != 0).any()
 
 
 @pytest.mark.parametrize("loss", EXAMPLES, ids=repr)
 def test_without_any_negative_left_the_loss_is_finite(loss: Any) -> None:
-    scores = random_scores(2)
-    positive, negative = scores.positive.clone().requires_grad_(), scores.negative.clone().requires_grad_()
-    alone = Scores(positive, negative, scores.positive_logq, scores.negative_logq, torch.ones_like(scores.accidental))
-    losses = loss(alone)
-    torch.testing.assert_close(losses, torch.zeros_like(losses))
+    scores = random_scores(2, share=2.0)
+    parts = {name: getattr(scores, name).clone().requires_grad_() for name in ("users", "positives", "negatives")}
+    losses = loss(replace(scores, **parts))
+    if isinstance(loss, BCE | GBCE):  # the positive alone
+        assert (losses > 0).all()
+    else:
+        torch.testing.assert_close(losses, torch.zeros_like(losses))
     losses.sum().backward()
-    assert torch.isfinite(positive.grad).all()  # type: ignore[arg-type]
-    assert torch.isfinite(negative.grad).all()  # type: ignore[arg-type]
+    for part in parts.values():
+        assert part.grad is None or torch.isfinite(part.grad).all()
 
 
 @pytest.mark.parametrize("loss", EXAMPLES, ids=repr)
 def test_large_scores_stay_finite(loss: Any) -> None:
     scores = random_scores(4)
-    large = Scores(
-        scores.positive.float() * 1e3,
-        scores.negative.float() * 1e3,
-        scores.positive_logq.float(),
-        scores.negative_logq.float(),
-        scores.accidental,
-    )
-    assert torch.isfinite(loss(large)).all()
+    large: dict[str, Any] = {
+        name: getattr(scores, name).float() * 100 for name in ("users", "positives", "negatives", "own")
+    }
+    large |= {name: getattr(scores, name).float() for name in ("positive_logq", "negative_logq")}
+    assert torch.isfinite(loss(replace(scores, **large))).all()
 
 
 def test_sampled_softmax_over_everything_is_full_softmax() -> None:
     scores = random_scores(5)
-    none = Scores(
-        scores.positive,
-        scores.negative,
-        torch.zeros_like(scores.positive_logq),
-        torch.zeros_like(scores.negative_logq),
-        scores.accidental,
-    )
-    torch.testing.assert_close(SampledSoftmax()(none), FullSoftmax()(none))
+    none: dict[str, Any] = {
+        name: torch.zeros_like(getattr(scores, name)) for name in ("positive_logq", "negative_logq")
+    }
+    torch.testing.assert_close(SampledSoftmax()(replace(scores, **none)), FullSoftmax()(scores))
 
 
-def test_score_is_inner_products_and_finds_accidental_hits() -> None:
-    users, positives, negatives = torch.randn(3, 4), torch.randn(3, 4), torch.randn(5, 4)
-    rows, drawn = torch.tensor([7, 1, 2]), torch.tensor([1, 9, 7, 7, 3])
-    found = score(users, positives, negatives, rows, Negatives(drawn, torch.zeros(5), torch.zeros(3)))
-    for i in range(3):
-        assert float(found.positive[i]) == pytest.approx(float(users[i] @ positives[i]), rel=1e-5)
-        for j in range(5):
-            assert float(found.negative[i, j]) == pytest.approx(float(users[i] @ negatives[j]), rel=1e-4, abs=1e-6)
-            assert bool(found.accidental[i, j]) == (int(rows[i]) == int(drawn[j]))
+def test_scores_are_inner_products_without_the_pairs_that_are_none() -> None:
+    scores = random_scores(6)
+    for i in range(5):
+        assert float(scores.positive[i]) == pytest.approx(float(scores.users[i] @ scores.positives[i]))
+        assert int(scores.real[i]) == len(terms(scores, i))
+        found = [score for score in scores.negative[i].tolist() if score > -1e20]
+        assert found == pytest.approx([score for score, _ in terms(scores, i)])
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan"), float("inf")])

@@ -15,7 +15,7 @@ from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, ModelSpec, Queries, RetrievalModel
+from zhiyin.models.base import Items, ModelSpec, Queries, RetrievalModel, Runs
 from zhiyin.publish import export_item_tower, export_user_tower
 from zhiyin.release import Tower
 
@@ -47,6 +47,19 @@ def queries(count: int, seed: int = 0, length: int = LENGTH) -> Queries:
         "device": torch.from_numpy(random.integers(-1, 2, count)),
     }
     return Queries(torch.from_numpy(history), columns)
+
+
+def runs(model: RetrievalModel, seed: int = 0) -> Runs:
+    """Three runs of a log: seven requests, one of them before anything happened, one after more than a history."""
+    random = np.random.default_rng(seed)
+    widths, places = [LENGTH, 3, 1], [[0, 2, LENGTH], [1, 3, 0], [1, 0, 0]]
+    if not model.sequential:
+        widths[0], places[0] = LENGTH + 4, [0, 2, LENGTH + 4]
+    history = random.integers(0, CATALOGUE, (3, widths[0]))
+    history[np.arange(widths[0]) >= np.array(widths)[:, None]] = UNKNOWN
+    columns = {name: column[:6] for name, column in queries(7, seed).columns.items()}
+    requests = torch.tensor([0, 1, 2, 3, 4, 6])
+    return Runs(torch.from_numpy(history), torch.tensor(places), requests, columns, {}, LENGTH)
 
 
 def items(rows: list[int], seed: int = 0) -> Items:
@@ -93,6 +106,46 @@ def test_padding_never_leaks(model: RetrievalModel) -> None:
     padding = torch.full((7, 4), UNKNOWN)
     longer = Queries(torch.cat([padding, short.history], dim=1), short.columns)
     torch.testing.assert_close(model.user_vectors(short), model.user_vectors(longer), atol=1e-5, rtol=1e-5)
+
+
+def test_runs_share_work_and_change_nothing(model: RetrievalModel) -> None:
+    """What training sees, many requests of a user at once, gives the vectors that serving gives one by one."""
+    shared = runs(model)
+    together, alone = model.run_vectors(shared), model.user_vectors(shared.queries())
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    directions = torch.randn(together.shape, generator=torch.Generator().manual_seed(0))
+    slopes = [gradients(model, (vectors * directions).sum()) for vectors in (together, alone)]
+    assert slopes[0].keys() == slopes[1].keys()
+    for name, slope in slopes[0].items():
+        torch.testing.assert_close(slope, slopes[1][name], atol=1e-4, rtol=1e-4)
+
+
+def test_training_gives_the_same_bits_with_several_threads(model: RetrievalModel) -> None:
+    """A run that is resumed must end as one that was not: no sum may depend on which thread came first."""
+    random = np.random.default_rng(0)
+    count, wide = 4096, LENGTH
+    history = torch.from_numpy(random.integers(0, CATALOGUE, (count, wide)))
+    places = torch.arange(1, wide + 1).expand(count, wide).contiguous()
+    columns = {
+        "country": torch.from_numpy(random.integers(-1, 2, count * wide)),
+        "age": torch.from_numpy(random.standard_normal((count * wide, 1)).astype(np.float32)),
+        "device": torch.from_numpy(random.integers(-1, 2, count * wide)),
+    }
+    shared = Runs(history, places, torch.arange(count * wide), columns, {}, LENGTH)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        slopes = []
+        for _ in range(4):
+            users = model.run_vectors(shared)
+            vectors = model.item_vectors(items([3, 1, 4, 1, 5]))
+            directions = torch.randn(users.shape, generator=torch.Generator().manual_seed(0))
+            slopes.append(gradients(model, (users * directions).sum() + 0 * vectors.sum()))
+    finally:
+        torch.set_num_threads(threads)
+    for again in slopes[1:]:
+        for name, slope in slopes[0].items():
+            assert torch.equal(slope, again[name]), name
 
 
 @torch.no_grad()
@@ -181,6 +234,13 @@ def test_a_wrong_size_is_refused_by_name(example: ModelSpec, change: Mapping[str
     if set(change) <= known:
         with pytest.raises(SpecError, match=named.replace(".", r"\.")):
             replace(example, **change)  # type: ignore[type-var]
+
+
+def gradients(model: RetrievalModel, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {name: gradient.to_dense() for name, gradient in found.items()}
 
 
 def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

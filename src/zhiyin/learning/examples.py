@@ -8,11 +8,13 @@ from torch import Tensor
 
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode
 from zhiyin.learning.base import Batch
-from zhiyin.models.base import Items, Queries
+from zhiyin.learning.batches import Draft, Stretch
+from zhiyin.models.base import Items, Queries, Runs
 
 
 class Examples:
@@ -35,7 +37,13 @@ class Examples:
 
     def queries(self, events: Events) -> Queries:
         """Requests that come just before these events, as the service sees them: example age 0."""
-        return self._queries(events, self.schema.encode_context(self.data, events, None))
+        log = self.data.events
+        history = self._tensor(log.histories(events, self.schema.history_length))
+        columns = self._request_columns(events, self.schema.encode_context(self.data, events, None))
+        if self._past:
+            places, real = log.windows(events, self.schema.history_length)
+            columns |= self._tensors({name: _masked(past[places], real) for name, past in self._past.items()})
+        return Queries(history, columns)
 
     def items(self, rows: Tensor | None = None) -> Items:
         """The items of these rows int64 [m]; the whole catalogue when none are named."""
@@ -43,38 +51,64 @@ class Examples:
             return Items(torch.arange(self.catalogue_size, device=self.device), self._item_columns)
         return Items(rows, {name: column[rows] for name, column in self._item_columns.items()})
 
-    def batch(self, events: Events) -> Batch:
-        """Training examples: predict each of these events from what came before it."""
+    def batch(self, draft: Draft) -> Batch:
+        """A step's examples on the device: predict each event from what came before it."""
+        weights = None if self._weights is None else self._weights[draft.events]
+        return Batch(
+            runs=tuple(self.runs(one) for one in draft.stretches),
+            rows=self._tensor(draft.rows),
+            positives=self._tensor(draft.positives),
+            negatives=self._tensor(draft.negatives),
+            weights=torch.ones(len(draft.positives), device=self.device) if weights is None else self._tensor(weights),
+            positive_logq=self._tensor(draft.drawn.positive_logq),
+            negative_logq=self._tensor(draft.drawn.logq),
+            own=None if draft.own is None else self._tensor(draft.own),
+            hits=self._tensor(draft.hits),
+            hit_bounds=torch.from_numpy(np.searchsorted(draft.hits[0], np.arange(len(draft.positives) + 1))),
+        )
+
+    def runs(self, stretch: Stretch) -> Runs:
+        """Training requests that share their histories; their age is that of their event."""
         if self._contexts is None:
             everything = np.arange(len(self.data.events))
             self._contexts = self.schema.encode_context(self.data, everything, self._end)
-        queries = self._queries(events, {name: column[events] for name, column in self._contexts.items()})
-        weights = np.ones(len(events), np.float32) if self._weights is None else self._weights[events]
-        return Batch(queries, self._tensor(self.data.events.items[events]), self._tensor(weights))
-
-    def _queries(self, events: Events, contexts: Mapping[str, Encoded]) -> Queries:
-        log = self.data.events
-        history = self._tensor(log.histories(events, self.schema.history_length))
-        users = self._tensor(log.users[events])
-        columns = {name: column[users] for name, column in self._users.items()}
-        columns |= self._tensors(contexts)
+        past = {}
         if self._past:
-            places, real = log.windows(events, self.schema.history_length)
-            columns |= self._tensors({name: _masked(past[places], real) for name, past in self._past.items()})
-        return Queries(history, columns)
+            steps = np.arange(stretch.history.shape[1])
+            real = steps < stretch.widths[:, None]
+            places = np.where(real, stretch.starts[:, None] + steps, 0)
+            past = self._tensors({name: _masked(values[places], real) for name, values in self._past.items()})
+        contexts = {name: column[stretch.events] for name, column in self._contexts.items()}
+        return Runs(
+            self._tensor(stretch.history),
+            self._tensor(stretch.places),
+            self._tensor(stretch.requests),
+            self._request_columns(stretch.events, contexts),
+            past,
+            self.schema.history_length,
+        )
+
+    def _request_columns(self, events: Events, contexts: Mapping[str, Encoded]) -> dict[str, Tensor]:
+        columns = self._tensors(contexts)
+        if self._users:
+            users = self._tensor(self.data.events.users[events])
+            columns |= {name: column[users] for name, column in self._users.items()}
+        return columns
 
     def _tensors(self, columns: Mapping[str, Encoded]) -> dict[str, Tensor]:
         return {name: self._tensor(column) for name, column in columns.items()}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        if np.issubdtype(array.dtype, np.integer):
-            return torch.from_numpy(array.astype(np.int64)).to(self.device)
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
+        kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+        tensor = torch.from_numpy(np.ascontiguousarray(array, kind))
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
 
 def _masked(values: Encoded, real: np.ndarray) -> Encoded:
     shape = real.reshape(real.shape + (1,) * (values.ndim - real.ndim))
-    nothing = values.dtype.type(-1 if np.issubdtype(values.dtype, np.integer) else 0)
+    nothing = values.dtype.type(UNKNOWN if np.issubdtype(values.dtype, np.integer) else 0)
     return np.where(shape, values, nothing)
 
 

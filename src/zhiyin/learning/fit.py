@@ -6,8 +6,9 @@ and resumed takes the same steps as one that was not.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,19 +23,27 @@ from zhiyin.data.splits import Split
 from zhiyin.errors import DataError, SpecError, TrainingError
 from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
+from zhiyin.indexes.base import Vectors
 from zhiyin.learning import checkpoint
-from zhiyin.learning.base import Catalogue, Loss, NegativeSampler, NegativesSpec
+from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec, Numbers, Stateful
+from zhiyin.learning.batches import Draft, Shape, ahead, draft, epoch_order
+from zhiyin.learning.distributed import Processes, processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.frequency import example_frequencies
-from zhiyin.learning.losses import SampledSoftmax, score
+from zhiyin.learning.losses import SampledSoftmax
+from zhiyin.learning.memory import available, need, refuse_what_cannot_fit
 from zhiyin.learning.negatives import Mixed, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
-from zhiyin.learning.scoring import TowerScorer
+from zhiyin.learning.scoring import TowerScorer, item_vectors
+from zhiyin.learning.step import Clock, Stepper
 from zhiyin.models.base import ModelSpec, RetrievalModel
 from zhiyin.spec import Home
 
 LOOK_EVERY = 50
 """Steps between two looks at the loss: a look waits for the device."""
+
+RUN_LENGTH = 32
+"""Examples in a run, for a model that pools windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,9 @@ class Training:
     """`examples_per_user`: at most so many of a user's examples an epoch, drawn anew each time; 0 is all of them.
     `min_history`: events a user must have before an example. `weight`: the event column with each example's reward.
     `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
-    ends (0: never early). `device`: "auto", "cpu", "cuda" or "mps".
+    ends (0: never early). `run_length`: examples of one user that are learned from together, sharing the work on their
+    common history; 1 shuffles each example for itself, 0 is the model's own. `checkpoint_minutes`: between two
+    checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
     """
 
     epochs: int = 20
@@ -53,6 +64,8 @@ class Training:
     validate_every: float = 1.0
     patience: int = 3
     measure: int = 50
+    run_length: int = 0
+    checkpoint_minutes: float = 10.0
     device: str = "auto"
     seed: int = 0
 
@@ -63,13 +76,15 @@ class Training:
             ("measure", 1),
             ("examples_per_user", 0),
             ("patience", 0),
+            ("run_length", 0),
         ):
             if getattr(self, name) < least:
                 raise SpecError(f"{getattr(self, name)}", where=f".{name}", expected=f"at least {least}")
-        if self.min_history < 0 or self.validate_every <= 0:
+        if self.min_history < 0 or self.validate_every <= 0 or self.checkpoint_minutes < 0:
             raise SpecError(
-                f"min_history = {self.min_history}, validate_every = {self.validate_every}",
-                expected="min_history ≥ 0 and validate_every > 0",
+                f"min_history = {self.min_history}, validate_every = {self.validate_every}, "
+                f"checkpoint_minutes = {self.checkpoint_minutes}",
+                expected="min_history ≥ 0, validate_every > 0 and checkpoint_minutes ≥ 0",
             )
 
 
@@ -94,7 +109,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's."""
+    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's, `validated`
+    whether that was just now. `seconds`: where the time went, by part, when a profile was asked for."""
 
     epoch: float
     step: int
@@ -103,6 +119,8 @@ class Progress:
     examples_per_second: float
     recall: float | None
     best: float
+    validated: bool
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +157,53 @@ def fit(
     schema: Schema,
     folder: Path,
     watch: Callable[[Progress], None] = lambda progress: None,
+    *,
+    fresh: bool = False,
+    profile: bool = False,
 ) -> Fitted:
     """Train `plan`'s model on the split's training events and return its best step.
 
     `schema` must be fitted. `folder` keeps `best.safetensors` and `last.safetensors`; a run that was interrupted there,
-    with the same plan and schema, goes on where it stood. Raises `TrainingError` when the loss is no longer finite, and
-    `DataError` when there is nothing to learn from.
+    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. Under
+    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, or memory too
+    small, and `DataError` when there is nothing to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(plan, data, split, schema, folder)
-    with torch.random.fork_rng(devices=[]):
+    with processes(choose_device(plan.training.device)) as crew, torch.random.fork_rng(devices=[]):
+        if fresh and crew.first:
+            for old in folder.glob("*.safetensors"):
+                old.unlink()
+        crew.told(None)  # nobody resumes what is being removed
+        run = _Run(plan, data, split, schema, folder, crew, profile=profile)
         run.resume()
-        run.go(watch)
+        run.go(watch if crew.first else lambda progress: None)
     return Fitted.open(folder, len(data.items))
 
 
 class _Run:
     """One training run: the model, its optimiser, and how far it has come."""
 
-    def __init__(self, plan: Plan, data: Prepared, split: Split, schema: Schema, folder: Path) -> None:
-        self.plan, self.data, self.split, self.schema, self.folder = plan, data, split, schema, folder
+    def __init__(
+        self, plan: Plan, data: Prepared, split: Split, schema: Schema, folder: Path, crew: Processes, *, profile: bool
+    ) -> None:
+        self.plan, self.data, self.split, self.schema, self.folder, self.crew = plan, data, split, schema, folder, crew
         self.training = training = plan.training
         self.device = choose_device(training.device)
         self.examples = Examples(data, schema, end=split.end, device=self.device, weight=training.weight)
         self.events = learnable(data.events, split.train, training.min_history)
-        self.sampler = _sampler(plan, data, self.events, self.device)
+        self._refuse_what_cannot_fit()
         torch.manual_seed(training.seed)
         self.model = plan.model.build(schema, len(data.items)).to(self.device)
+        self.shape = shape_of(self.model.sequential, schema, training)
+        self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
+        self.clock = Clock(self.device, on=profile)
+        self.stepper = Stepper(self.model, plan.loss, self.optimizer, self.examples, crew, self.clock)
         self.steps_per_epoch = math.ceil(_examples_an_epoch(data.events, self.events, training) / training.batch_size)
         self.steps = self.steps_per_epoch * training.epochs
         self.step = self.stale = 0
         self.best = -1.0
+        self.saved = time.monotonic()
 
     def resume(self) -> None:
         """Go on from `last.safetensors` when it is this run's."""
@@ -185,15 +218,17 @@ class _Run:
                 remedy="Use --fresh to start over, or another `home`.",
             )
         checkpoint.restore(self.model, tensors, path)
-        self.optimizer.load({k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")})
+        self.optimizer.load(_part(tensors, "optimizer."))
+        if isinstance(self.sampler, Stateful):
+            self.sampler.load({name: tensor.numpy() for name, tensor in _part(tensors, "negatives.").items()})
         self.step, self.best, self.stale = facts["step"], facts["best"], facts["stale"]
 
     def go(self, watch: Callable[[Progress], None]) -> None:
         """Take the steps that are left."""
         every = max(1, round(self.steps_per_epoch * self.training.validate_every))
         losses, seen, since, recall = torch.zeros((), device=self.device), 0, time.perf_counter(), None
-        for events in self._batches():
-            losses += self._step(events)
+        for one in self._drafts():
+            losses += self._step(one)
             self.step += 1
             seen += 1
             validate = self.step % every == 0 or self.step == self.steps
@@ -202,41 +237,52 @@ class _Run:
             loss, seconds = self._look(losses, seen), time.perf_counter() - since
             if validate:
                 recall = self._validate()
+            elif time.monotonic() - self.saved > 60 * self.training.checkpoint_minutes:
+                self._save_last()
             speed = seen * self.training.batch_size / seconds
             epoch = self.step / self.steps_per_epoch
-            watch(Progress(epoch, self.step, self.steps, loss, speed, recall, self.best))
+            watch(
+                Progress(
+                    epoch, self.step, self.steps, loss, speed, recall, self.best, validate, dict(self.clock.seconds)
+                )
+            )
             losses.zero_()
             seen, since = 0, time.perf_counter()
             if validate and self._spent():
                 return
 
-    def _batches(self) -> Iterator[Events]:
-        while self.step < self.steps and not self._spent():
-            epoch, done = divmod(self.step, self.steps_per_epoch)
-            order = epoch_order(self.data.events, self.events, self.training, epoch)
-            size = self.training.batch_size
-            for start in range(done * size, len(order), size):
-                yield order[start : start + size]
+    def _drafts(self) -> Iterator[Draft]:
+        """The steps that are left, each worked out ahead of its turn; in its turn, where negatives are mined from the
+        item vectors of that moment."""
+        if self._spent() or self.step >= self.steps:
+            return iter(())
+        made = partial(self._made, self.step)
+        return made() if self.plan.negatives.mines else ahead(made)
 
-    def _step(self, events: Events) -> Tensor:
+    def _made(self, first: int) -> Iterator[Draft]:
+        size, seed = self.training.batch_size, self.training.seed
+        step = max(0, first - self.plan.negatives.remembers)
+        while step < self.steps:
+            epoch, done = divmod(step, self.steps_per_epoch)
+            random = np.random.default_rng([seed, epoch])
+            order = epoch_order(self.data.events, self.events, self.shape, self.training.examples_per_user, random)
+            for start in range(done * size, len(order), size):
+                draw = partial(self.sampler, step=step, random=np.random.default_rng([seed, 1, step]))
+                made = draft(self.data.events, order[start : start + size], self.shape, draw, self.crew)
+                step += 1
+                if step > first:
+                    yield made
+
+    def _step(self, one: Draft) -> Tensor:
         """The batch's mean loss, not yet waited for."""
-        torch.manual_seed(self.training.seed * 1_000_003 + self.step)  # dropout and negatives: a function of the step
-        generator = torch.Generator(self.device).manual_seed(self.training.seed * 1_000_003 + self.step)
+        torch.manual_seed(self.training.seed * 1_000_003 + self.step)  # dropout: a function of the step
         self.model.train()
-        batch = self.examples.batch(events)
-        negatives = self.sampler(batch.positives, generator)
-        rows, places = torch.unique(torch.cat([batch.positives, negatives.rows]), return_inverse=True)
-        items = self.model.item_vectors(self.examples.items(rows))
-        positive, negative = items[places[: len(events)]], items[places[len(events) :]]
-        users = self.model.label_vectors(self.model.user_vectors(batch.queries), positive)
-        losses = self.plan.loss(score(users, positive, negative, batch.positives, negatives))
-        loss = (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1e-12)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach()
+        with self.clock.time("to the device"):
+            batch = self.examples.batch(one)
+        return self.stepper.step(batch)
 
     def _look(self, losses: Tensor, seen: int) -> float:
+        self.crew.add([losses])
         loss = float(losses) / seen
         if not math.isfinite(loss):
             raise TrainingError(
@@ -249,23 +295,49 @@ class _Run:
         return loss
 
     def _validate(self) -> float:
+        with self.clock.time("validation"):
+            recall = float(self.crew.told(self._recall() if self.crew.first else None))
+        better = recall > self.best
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best = recall
+            self._save("best", checkpoint.weights(self.model), recall=recall)
+        self._save_last()
+        return recall
+
+    def _recall(self) -> float:
         scorer = TowerScorer(self.model, self.examples)
         measure = self.training.measure
         report = evaluate({"model": scorer}, self.data, self.split.validation, ks=(measure,))
-        recall = report.value("model", f"recall@{measure}")
-        better = recall > self.best
-        self.stale = 0 if better else self.stale + 1
-        facts = {**self._identity(), "end": self.split.end, "step": self.step, "recall": recall}
-        if better:
-            self.best = recall
-            checkpoint.save(self.folder / "best.safetensors", checkpoint.weights(self.model), facts)
+        return report.value("model", f"recall@{measure}")
+
+    def _save_last(self) -> None:
         state = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
-        checkpoint.save(
-            self.folder / "last.safetensors",
-            checkpoint.weights(self.model) | state,
-            facts | {"best": self.best, "stale": self.stale},
-        )
-        return recall
+        if isinstance(self.sampler, Stateful):
+            state |= {f"negatives.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
+        self._save("last", checkpoint.weights(self.model) | state, best=self.best, stale=self.stale)
+        self.saved = time.monotonic()
+
+    def _save(self, name: str, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+        if self.crew.first:
+            told = {**self._identity(), "end": self.split.end, "step": self.step, **facts}
+            with self.clock.time("checkpoints"):
+                checkpoint.save(self.folder / f"{name}.safetensors", tensors, told)
+
+    def _refuse_what_cannot_fit(self) -> None:
+        training, items = self.training, len(self.data.items)
+        draws = self.plan.negatives.size(training.batch_size, items)
+        shape = shape_of(False, self.schema, training)
+        wanted = need(self.plan.model, self.schema, items, self.plan.optimizer, shape, training.batch_size, draws)
+        refuse_what_cannot_fit(wanted, available(self.device), training.batch_size, draws)
+
+    def _catalogue(self) -> Catalogue:
+        frequencies = _frequencies(self.data, self.events, self.training.examples_per_user)
+        size = self.training.batch_size
+        return Catalogue(len(self.data.items), frequencies, size, self.data, self.events, self._vectors)
+
+    def _vectors(self, rows: Numbers) -> Vectors:
+        return item_vectors(self.model, self.examples, torch.from_numpy(rows).to(self.device)).cpu().numpy()
 
     def _spent(self) -> bool:
         return 0 < self.training.patience <= self.stale
@@ -273,6 +345,13 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         counts = [len(self.data.users), len(self.data.items), len(self.data.events), len(self.split.train)]
         return {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+
+
+def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
+    """How batches are cut into runs, for a model that is `sequential` or not."""
+    length = schema.history_length
+    span = training.run_length or (length if sequential else RUN_LENGTH)
+    return Shape(length, min(span, length) if sequential else span, sequential)
 
 
 def learnable(log: EventLog, train: Events, min_history: int) -> Events:
@@ -288,20 +367,6 @@ def learnable(log: EventLog, train: Events, min_history: int) -> Events:
     return kept
 
 
-def epoch_order(log: EventLog, events: Events, training: Training, epoch: int) -> Events:
-    """The examples of one epoch, shuffled; at most `examples_per_user` of each user's, drawn at random."""
-    shuffled: Events = np.random.default_rng([training.seed, epoch]).permutation(events)
-    cap = training.examples_per_user
-    if not cap:
-        return shuffled
-    by_user = np.argsort(log.users[shuffled], kind="stable")
-    users = log.users[shuffled][by_user]
-    starts = np.r_[0, np.flatnonzero(users[1:] != users[:-1]) + 1]
-    ranks = np.arange(len(users)) - np.repeat(starts, np.diff(np.r_[starts, len(users)]))
-    kept: Events = shuffled[np.sort(by_user[ranks < cap])]
-    return kept
-
-
 def choose_device(name: str) -> torch.device:
     """The device that "auto" stands for: cuda, then mps, then cpu. Raises `SpecError` for one that is not here."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -313,14 +378,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _sampler(plan: Plan, data: Prepared, events: Events, device: torch.device) -> NegativeSampler:
-    cap = plan.training.examples_per_user
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _frequencies(data: Prepared, events: Events, cap: int) -> Floats:
     weights = np.ones(len(events), np.float32)
     if cap:
         users = data.events.users[events]
         weights = np.minimum(1, cap / np.bincount(users)[users]).astype(np.float32)
-    frequencies = example_frequencies(data.events.items[events], len(data.items), weights)
-    return plan.negatives.build(Catalogue(len(data.items), torch.as_tensor(frequencies).to(device)))
+    return example_frequencies(data.events.items[events], len(data.items), weights)
 
 
 def _examples_an_epoch(log: EventLog, events: Events, training: Training) -> int:

@@ -1,18 +1,17 @@
 """How often an item is seen: exactly, where the log is at hand, and from the stream of batches, where it is not."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zhiyin.data.vocabulary import Rows
-from zhiyin.indexes.base import Vectors
+from zhiyin.learning.base import Floats
 
 
-def example_frequencies(rows: Rows, catalogue_size: int, weights: Vectors) -> Tensor:
+def example_frequencies(rows: Rows, catalogue_size: int, weights: Floats) -> Floats:
     """[m] each item's share of the training examples; `weights` [n] is how likely each example is to be drawn."""
-    counts = torch.bincount(
-        torch.from_numpy(rows.astype("int64")), torch.from_numpy(weights).double(), minlength=catalogue_size
-    )
-    return (counts / counts.sum()).float()
+    counts = np.bincount(rows, weights, minlength=catalogue_size)
+    return np.asarray(counts / counts.sum(), np.float32)
 
 
 class StreamingFrequency:
@@ -22,6 +21,9 @@ class StreamingFrequency:
     `last` (the paper's A) [hashes, buckets] the step of each bucket's newest item; `gap` (B) [hashes, buckets] the
     mean number of steps between two, moved by `rate` (α). A bucket that several items share sees them too often, so
     the largest gap of an item's buckets is nearest the truth.
+
+    A batch may hold an item several times: `often` [hashes, buckets] is how many, on average, a batch holds that holds
+    it at all, moved by `rate` too. 1 / gap is a chance and stays below 1; often / gap is an expected count.
 
     Two departures: gaps start at what a uniform catalogue would give, m / batch size, instead of 0; and a bucket never
     seen before has no gap to learn from yet.
@@ -41,6 +43,7 @@ class StreamingFrequency:
         self.rate, self.buckets = rate, buckets
         self.last = torch.zeros(hashes, buckets, dtype=torch.int64)
         self.gap = torch.full((hashes, buckets), max(1.0, catalogue_size / batch_size))
+        self.often = torch.ones(hashes, buckets)
         self._factors = torch.randint(1, 2**31 - 1, (hashes, 2), generator=generator)
 
     def places(self, rows: Tensor) -> Tensor:
@@ -50,12 +53,19 @@ class StreamingFrequency:
 
     def update(self, rows: Tensor, step: int) -> None:
         """Step `step` (counted from 1) has a batch of these rows int64 [n]; each distinct one counts once."""
-        places = self.places(torch.unique(rows))
+        distinct, counts = torch.unique(rows, return_counts=True)
+        places = self.places(distinct)
+        often = self.often.gather(1, places)
+        self.often.scatter_(1, places, often + self.rate * (counts - often))
         seen = self.last.gather(1, places)
         gap = self.gap.gather(1, places)
         moved = torch.where(seen > 0, (1 - self.rate) * gap + self.rate * (step - seen), gap)
         self.gap.scatter_(1, places, moved)
         self.last.scatter_(1, places, step)
+
+    def expected_counts(self, rows: Tensor) -> Tensor:
+        """[n] how many of each row a batch holds on average: of an item's buckets, those that are shared least."""
+        return self.probabilities(rows) * self.often.gather(1, self.places(rows)).amin(0)
 
     def probabilities(self, rows: Tensor) -> Tensor:
         """[n] how likely a batch holds each row at all: 1 / the largest mean gap, at most 1."""

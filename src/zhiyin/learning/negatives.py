@@ -4,25 +4,34 @@ The law: E[Σ_j exp(s_j − logq_j)] = Σ over the catalogue of exp(s), whatever
 is over the items that any training example has, since no other can come.
 """
 
+import math
+from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SpecError
-from zhiyin.learning.base import Catalogue, Negatives, NegativeSampler
+from zhiyin.learning.base import Catalogue, Floats, Negatives, NegativeSampler, Positives
 
 
 @dataclass(frozen=True, slots=True)
 class InBatch:
     """The batch's own positives are each other's negatives (Yi et al. 2019): expected n·p(y) times each."""
 
-    def build(self, catalogue: Catalogue) -> NegativeSampler:
-        logp = _log(catalogue.frequencies)
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
 
-        def draw(positives: Tensor, generator: torch.Generator) -> Negatives:
-            logq = logp[positives] + _log_of(len(positives))
-            return Negatives(positives, logq, logq)
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size
+
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        logp = log(catalogue.frequencies)
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            logq = logp[positives.rows] + np.float32(math.log(len(positives)))
+            return Negatives(positives.rows, logq, logq, positives.users)
 
         return draw
 
@@ -31,16 +40,23 @@ class InBatch:
 class Uniform:
     """`count` items, each as likely as any other: expected count / m times each."""
 
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
     count: int = 512
 
     def __post_init__(self) -> None:
         _check_count(self.count)
 
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
+
     def build(self, catalogue: Catalogue) -> NegativeSampler:
-        def draw(positives: Tensor, generator: torch.Generator) -> Negatives:
-            rows = torch.randint(catalogue.size, (self.count,), generator=generator, device=positives.device)
-            logq = torch.full((), _log_of(self.count) - _log_of(catalogue.size), device=positives.device)
-            return Negatives(rows, logq.expand(self.count), logq.expand(len(positives)))
+        logq = np.float32(math.log(self.count / catalogue.size))
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            rows = random.integers(catalogue.size, size=self.count)
+            return Negatives(rows, np.full(self.count, logq), np.full(len(positives), logq))
 
         return draw
 
@@ -49,6 +65,9 @@ class Uniform:
 class Popularity:
     """`count` items with p(y) ∝ frequency^`power`, drawn with replacement; `floor` of the draws go to all items alike,
     so that items no example has can be negatives too."""
+
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
 
     count: int = 512
     power: float = 0.75
@@ -59,16 +78,50 @@ class Popularity:
         if self.power < 0 or not 0 < self.floor <= 1:
             raise SpecError(f"power = {self.power}, floor = {self.floor}", expected="power ≥ 0 and 0 < floor ≤ 1")
 
-    def build(self, catalogue: Catalogue) -> NegativeSampler:
-        weights = torch.where(catalogue.frequencies > 0, catalogue.frequencies.double() ** self.power, 0)
-        probabilities = (1 - self.floor) * weights / weights.sum() + self.floor / catalogue.size
-        upto = probabilities.cumsum(0)
-        logq_of = (probabilities * self.count).log().float()
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
 
-        def draw(positives: Tensor, generator: torch.Generator) -> Negatives:
-            drawn = torch.rand(self.count, generator=generator, device=positives.device, dtype=torch.float64)
-            rows = torch.searchsorted(upto, drawn * upto[-1]).clamp(max=catalogue.size - 1)
-            return Negatives(rows, logq_of[rows], logq_of[positives])
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        seen = catalogue.frequencies > 0
+        weights = np.where(seen, catalogue.frequencies.astype(np.float64) ** self.power, 0)
+        probabilities = (1 - self.floor) * weights / weights.sum() + self.floor / catalogue.size
+        upto = probabilities.cumsum()
+        logq = np.log(probabilities * self.count).astype(np.float32)
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            rows = np.searchsorted(upto, random.random(self.count) * upto[-1], side="right")
+            rows = np.minimum(rows, catalogue.size - 1)
+            return Negatives(rows, logq[rows], logq[positives.rows])
+
+        return draw
+
+
+@dataclass(frozen=True, slots=True)
+class LogUniform:
+    """`count` items with p ∝ log((k + 2) / (k + 1)) for the item of popularity rank k = 0, 1, …, drawn with
+    replacement: about Zipf's law, whatever the counts are. Ranks are worked out here, from the training examples."""
+
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
+    count: int = 512
+
+    def __post_init__(self) -> None:
+        _check_count(self.count)
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
+
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        by_rank = np.argsort(-catalogue.frequencies, kind="stable")
+        ranks = np.arange(catalogue.size)
+        logq = np.empty(catalogue.size, np.float32)
+        logq[by_rank] = np.log(self.count * np.log1p(1 / (ranks + 1)) / math.log(catalogue.size + 1))
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            drawn = np.exp(random.random(self.count) * math.log(catalogue.size + 1)).astype(np.int64) - 1
+            rows = by_rank[np.clip(drawn, 0, catalogue.size - 1)]
+            return Negatives(rows, logq[rows], logq[positives.rows])
 
         return draw
 
@@ -78,19 +131,63 @@ class Mixed:
     """The batch's positives and `uniform` items besides (Yang et al. 2020, "Mixed Negative Sampling"): expected
     n·p(y) + uniform / m times each."""
 
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
     uniform: int = 512
 
     def __post_init__(self) -> None:
         _check_count(self.uniform, "uniform")
 
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size + self.uniform
+
     def build(self, catalogue: Catalogue) -> NegativeSampler:
-        def draw(positives: Tensor, generator: torch.Generator) -> Negatives:
-            device = positives.device
-            rows = torch.cat(
-                [positives, torch.randint(catalogue.size, (self.uniform,), generator=generator, device=device)]
-            )
-            logq = torch.log(catalogue.frequencies[rows] * len(positives) + self.uniform / catalogue.size)
-            return Negatives(rows, logq, logq[: len(positives)])
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            drawn = random.integers(catalogue.size, size=self.uniform)
+            rows = np.concatenate([positives.rows, drawn])
+            counts = catalogue.frequencies[rows] * len(positives) + self.uniform / catalogue.size
+            logq = np.log(counts).astype(np.float32)
+            owners = np.concatenate([positives.users, np.full(self.uniform, UNKNOWN)])
+            return Negatives(rows, logq, logq[: len(positives)], owners)
+
+        return draw
+
+
+@dataclass(frozen=True, slots=True)
+class CrossBatch:
+    """The positives of this batch and of the `batches` before it (Wang et al. 2021, "Cross-Batch Negative Sampling"):
+    with N examples in all, expected N·p(y) times each.
+
+    Where the paper keeps old vectors, here the item tower sees the rows again: what it gives is never stale, and an
+    item that several batches share is read once.
+    """
+
+    mines: ClassVar[bool] = False
+
+    batches: int = 4
+
+    def __post_init__(self) -> None:
+        _check_count(self.batches, "batches")
+
+    @property
+    def remembers(self) -> int:
+        return self.batches
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size * (1 + self.batches)
+
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        logp = log(catalogue.frequencies)
+        before: deque[Positives] = deque(maxlen=self.batches)
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            kept = [positives, *before]
+            before.appendleft(positives)
+            rows = np.concatenate([one.rows for one in kept])
+            many = np.float32(math.log(len(rows)))
+            owners = np.concatenate([one.users for one in kept])
+            return Negatives(rows, logp[rows] + many, logp[positives.rows] + many, owners)
 
         return draw
 
@@ -99,14 +196,24 @@ class Mixed:
 class WholeCatalogue:
     """Every item, once: nothing is sampled, logQ is 0. For catalogues that fit a batch's scores."""
 
-    def build(self, catalogue: Catalogue) -> NegativeSampler:
-        rows = torch.arange(catalogue.size, device=catalogue.frequencies.device)
-        nothing = torch.zeros((), device=rows.device)
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
 
-        def draw(positives: Tensor, generator: torch.Generator) -> Negatives:
-            return Negatives(rows, nothing.expand(catalogue.size), nothing.expand(len(positives)))
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return catalogue_size
+
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        rows, nothing = np.arange(catalogue.size), np.zeros(catalogue.size, np.float32)
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            return Negatives(rows, nothing, np.zeros(len(positives), np.float32))
 
         return draw
+
+
+def log(frequencies: Floats) -> Floats:
+    """log of each, that of the smallest number for 0."""
+    return np.log(np.maximum(frequencies, np.finfo(np.float32).tiny))
 
 
 def _check_count(count: int, name: str = "count") -> None:
@@ -114,12 +221,4 @@ def _check_count(count: int, name: str = "count") -> None:
         raise SpecError(f"{count}", where=f".{name}", expected="at least 1")
 
 
-def _log(frequencies: Tensor) -> Tensor:
-    return frequencies.clamp(min=torch.finfo(torch.float32).tiny).log()
-
-
-def _log_of(count: int) -> float:
-    return float(torch.tensor(float(count)).log())
-
-
-EXAMPLES = (InBatch(), Uniform(64), Popularity(64), Mixed(32), WholeCatalogue())
+EXAMPLES = (InBatch(), Uniform(64), Popularity(64), LogUniform(64), Mixed(32), CrossBatch(2), WholeCatalogue())

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.features.schema import Schema
 
 
@@ -21,6 +23,68 @@ class Queries:
     columns: Mapping[str, Tensor]
 
 
+def taken(values: Tensor, places: Tensor) -> Tensor:
+    """[…, *] the rows of values [v, *] at places int64 […]. Unlike values[places] its gradient adds up in a fixed order
+    (the same bits every time), and here eight times faster."""
+    found = values.index_select(0, places.flatten())
+    return found.view(*places.shape, *values.shape[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The same of n requests that share their histories: what training sees. Each event of a run is read once.
+
+    A run is a stretch of one user's events. `history` int64 [r, P]: their item rows, oldest first, `UNKNOWN` after the
+    last. `past`: encoded event features [r, P, …]. A request comes when so many events of its run have happened:
+    `places` int64 [r, T], 0 where a run has fewer than T requests; its history is the last `length` of those events.
+    `requests` int64 [n]: where in the flat [r·T] each request stands. `columns`: encoded user and context features of
+    the requests, [n, …].
+    """
+
+    history: Tensor
+    places: Tensor
+    requests: Tensor
+    columns: Mapping[str, Tensor]
+    past: Mapping[str, Tensor]
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    @property
+    def owners(self) -> Tensor:
+        """int64 [n]: the run of each request."""
+        return torch.div(self.requests, self.places.shape[1], rounding_mode="floor")
+
+    @property
+    def happened(self) -> Tensor:
+        """int64 [n]: how many events of its run came before each request."""
+        return self.places.flatten()[self.requests]
+
+    def newest(self, values: Tensor) -> Tensor:
+        """[n, …] from values [r, P, …]: what stands at each request's newest event; zero where nothing happened."""
+        found = taken(values.flatten(0, 1), self.owners * values.shape[1] + (self.happened - 1).clamp(min=0))
+        return torch.where((self.happened > 0).reshape(-1, *[1] * (found.dim() - 1)), found, 0.0)
+
+    def windows(self, values: Tensor, nothing: float = 0.0) -> Tensor:
+        """[n, length, …] from values [r, P, …]: what stands at each request's history, newest last, `nothing` on the
+        left where there is none."""
+        events = self.happened[:, None] + torch.arange(-self.length, 0, device=values.device)
+        real = events >= 0
+        flat = self.owners[:, None] * values.shape[1] + events.clamp(min=0)
+        found = taken(values.flatten(0, 1), flat)
+        return torch.where(real.reshape(real.shape + (1,) * (found.dim() - 2)), found, nothing)
+
+    def queries(self) -> Queries:
+        """The requests one by one, as the service sees them."""
+        history = self.windows(self.history, UNKNOWN)
+        past = {
+            name: self.windows(values, 0.0 if values.is_floating_point() else UNKNOWN)
+            for name, values in self.past.items()
+        }
+        return Queries(history, {**self.columns, **past})
+
+
 @dataclass(frozen=True, slots=True)
 class Items:
     """All the item tower may see of m items. `rows` int64 [m], `UNKNOWN` for a new item; `columns` as in `Queries`."""
@@ -31,11 +95,20 @@ class Items:
 
 class RetrievalModel(nn.Module):
     """Two towers. Scores are inner products, larger is better; normalisation and temperature are the towers' own
-    business, so that what is trained is what is served. h = 1 unless the model keeps several interests."""
+    business, so that what is trained is what is served. h = 1 unless the model keeps several interests.
+
+    `sequential`: the model reads a run in one pass, so a run may not be longer than a history.
+    """
+
+    sequential: ClassVar[bool] = False
 
     def user_vectors(self, queries: Queries) -> Tensor:
         """float32 [n, h, d]."""
         raise NotImplementedError
+
+    def run_vectors(self, runs: Runs) -> Tensor:
+        """float32 [n, h, d]: what `user_vectors` gives for `runs.queries()`, with the work shared where a model can."""
+        return self.user_vectors(runs.queries())
 
     def item_vectors(self, items: Items) -> Tensor:
         """float32 [m, d]."""

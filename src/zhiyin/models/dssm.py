@@ -6,13 +6,14 @@ that. The user's side is the mean of the history's embeddings (its own table), t
 side is its embedding and its features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, HistoryPooling, Pooling, normalized
 from zhiyin.models.youtube_dnn import check_towers, check_weight
@@ -58,9 +59,16 @@ class DSSMTowers(RetrievalModel):
 
     def user_vectors(self, queries: Queries) -> Tensor:
         weights = queries.columns[self.spec.weight][..., 0] if self.spec.weight else None
-        inputs = [self.pooling(self.watched(queries.history), queries.history, weights)]
+        return self._users(self.pooling(self.watched(queries.history), queries.history, weights), queries.columns)
+
+    def run_vectors(self, runs: Runs) -> Tensor:
+        weights = runs.past[self.spec.weight][..., 0] if self.spec.weight else None
+        return self._users(self.pooling.over_runs(self.watched(runs.history), runs, weights), runs.columns)
+
+    def _users(self, pooled: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
+        inputs = [pooled]
         if self.request.width:
-            inputs.append(self.request(queries.columns))
+            inputs.append(self.request(columns))
         users = normalized(self.user_mlp(torch.cat(inputs, dim=-1)))
         return (users / self.spec.temperature)[:, None]
 

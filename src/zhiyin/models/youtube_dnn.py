@@ -7,6 +7,7 @@ positions (`pooling`), the MLP adds to the pooled history instead of replacing i
 unit length (`normalize`). Item features, which the paper's items do not have, are added to the output rows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Values
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, HistoryPooling, Pooling, normalized
 
@@ -66,10 +67,16 @@ class YouTubeDNNTowers(RetrievalModel):
 
     def user_vectors(self, queries: Queries) -> Tensor:
         weights = queries.columns[self.spec.weight][..., 0] if self.spec.weight else None
-        pooled = self.pooling(self.watched(queries.history), queries.history, weights)
+        return self._users(self.pooling(self.watched(queries.history), queries.history, weights), queries.columns)
+
+    def run_vectors(self, runs: Runs) -> Tensor:
+        weights = runs.past[self.spec.weight][..., 0] if self.spec.weight else None
+        return self._users(self.pooling.over_runs(self.watched(runs.history), runs, weights), runs.columns)
+
+    def _users(self, pooled: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
         inputs = [self.dropout(pooled)]
         if self.request.width:
-            inputs.append(self.request(queries.columns))
+            inputs.append(self.request(columns))
         users: Tensor = self.mlp(torch.cat(inputs, dim=-1))
         if self.spec.residual:
             users = users + pooled

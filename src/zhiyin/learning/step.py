@@ -1,0 +1,129 @@
+"""One step: towers over distinct rows, scores and losses a chunk of examples at a time, gradients back, rows moved.
+
+The towers' outputs are cut from their graph. Each chunk's loss is pushed back to them at once, so that scores of one
+chunk are all that is ever held; then the towers are pushed back through with what came together.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from zhiyin.learning.base import Batch, Loss, Scores
+from zhiyin.learning.distributed import Processes
+from zhiyin.learning.examples import Examples
+from zhiyin.learning.optimizers import Steps
+from zhiyin.models.base import RetrievalModel, taken
+
+CHUNK_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26, "mps": 1 << 24}
+"""Scores that are held at once: on a CPU, what stays in its caches."""
+
+
+class Clock:
+    """Where a step's time goes, by name, in seconds; costs nothing when it is off."""
+
+    def __init__(self, device: torch.device, *, on: bool = False) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device, self._on = device, on
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Count what the block takes as `name`."""
+        if not self._on:
+            yield
+            return
+        started = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - started
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+class Stepper:
+    """Takes steps of one model."""
+
+    def __init__(
+        self, model: RetrievalModel, loss: Loss, optimizer: Steps, examples: Examples, crew: Processes, clock: Clock
+    ) -> None:
+        self.model, self.loss, self.optimizer, self.examples = model, loss, optimizer, examples
+        self.crew, self.clock = crew, clock
+
+    def step(self, batch: Batch) -> Tensor:
+        """The batch's mean loss, weighted by reward, not yet waited for. `batch.runs` are this process's share of the
+        examples; all else in `batch` is of all."""
+        with self.clock.time("item tower"):
+            mine = self.crew.share(len(batch.rows))
+            items = self.model.item_vectors(self.examples.items(batch.rows[mine]))
+            everything = self.crew.gathered(items.detach(), len(batch.rows)).requires_grad_()
+        with self.clock.time("user tower"):
+            users = torch.cat([self.model.run_vectors(runs) for runs in batch.runs])
+            asked = users.detach().requires_grad_()
+        with self.clock.time("scores and loss"):
+            loss = self._compare(batch, asked, everything)
+        with self.clock.time("backward"):
+            assert asked.grad is not None  # noqa: S101 – every loss reads the users
+            assert everything.grad is not None  # noqa: S101
+            self.crew.add([everything.grad])
+            self.optimizer.zero_grad()
+            torch.autograd.backward([users, items], [asked.grad, everything.grad[mine]])
+        with self.clock.time("optimizer"):
+            self._add_gradients()
+            self.optimizer.step()
+        return loss
+
+    def _compare(self, batch: Batch, users: Tensor, items: Tensor) -> Tensor:
+        """The mean loss of this process's examples over all processes' weights; gradients come to users and items."""
+        share = self.crew.share(len(batch.positives))
+        first = share.start
+        negatives = items.detach()[batch.negatives].requires_grad_()
+        total = batch.weights.sum().clamp(min=1e-12)
+        size = max(1, CHUNK_SCORES.get(users.device.type, 1 << 20) // max(1, len(negatives)))
+        summed = users.new_zeros(())
+        for start in range(first, share.stop, size):
+            part = slice(start, min(start + size, share.stop))
+            low, high = int(batch.hit_bounds[part.start]), int(batch.hit_bounds[part.stop])
+            example, negative = batch.hits[:, low:high]
+            positives = taken(items, batch.positives[part])
+            own = None if batch.own is None else batch.own[part]
+            scores = Scores(
+                users=self.model.label_vectors(users[part.start - first : part.stop - first], positives),
+                positives=positives,
+                negatives=negatives,
+                positive_logq=batch.positive_logq[part],
+                negative_logq=batch.negative_logq,
+                hits=torch.stack([example - start, negative]),
+                own=None if own is None else taken(items, own.clamp(min=0)),
+                own_real=None if own is None else own >= 0,
+                catalogue_size=self.examples.catalogue_size,
+            )
+            loss = (self.loss(scores) * batch.weights[part]).sum() / total
+            loss.backward()  # type: ignore[no-untyped-call]
+            summed += loss.detach()
+        if negatives.grad is not None:
+            items.grad = torch.zeros_like(items) if items.grad is None else items.grad
+            items.grad.index_add_(0, batch.negatives, negatives.grad)
+        return summed
+
+    def _add_gradients(self) -> None:
+        if self.crew.count == 1:
+            return
+        dense = []
+        for parameter in self.model.parameters():
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse:
+                parameter.grad = self.crew.add_sparse(parameter.grad)
+            else:
+                dense.append(parameter.grad)
+        self.crew.add(dense)
+
+
+def shares(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Each part's share of the whole."""
+    whole = sum(seconds.values()) or 1.0
+    return {name: part / whole for name, part in seconds.items()}
