@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from zhiyin.errors import SpecError
 
+AUTO = "auto:Auto"
+"""The `use` of an index that is still to be found: no `IndexSpec`, since it builds and opens nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Auto:
