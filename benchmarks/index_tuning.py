@@ -1,9 +1,9 @@
 """Does the tuned index beat what a user would find by hand, and HNSW? On 1,000,000 × 64 two-tower-like vectors.
 
     build    every build by hand, each in a process of its own: CPU-seconds, wall seconds, bytes, and the index itself
-    tune     `tune`, on 2,000 of the queries
+    tune     `tune`, on 4,000 of the queries
     measure  search effort found by bisection for each build by hand (on the same queries), then all of them timed in
-             turns, one query a call, in one and in two threads; overlap on 1,000 other queries; filters
+             turns, one query a call, in one and in two threads; overlap on 3,000 other queries; filters
 
     python benchmarks/index_tuning.py build VECTORS WORK [NAME …]
     python benchmarks/index_tuning.py tune VECTORS WORK --k 100
@@ -111,7 +111,7 @@ def tune_one(arguments: argparse.Namespace) -> None:
 
 def choosing_and_held_out(queries: Any) -> tuple[Any, Any]:
     order = np.random.default_rng(1).permutation(len(queries))
-    return queries[order[:2000]], queries[order[2000:3000]]
+    return queries[order[:4000]], queries[order[4000:7000]]
 
 
 def resident_mb() -> int:
@@ -121,7 +121,7 @@ def resident_mb() -> int:
 def effort(spec: Any, index: Any, queries: Any, truth: Any, goal: float, clock: Any) -> Any:
     """The fastest way to search this build that reaches the goal on `queries`, or None."""
     best, speed = None, 0.0
-    for ladder in spec.ladders(len(index)):
+    for ladder in spec.ladders(len(index), truth.rows.shape[1]):
 
         def reaches(one: Any) -> tuple[bool, float]:
             share = float(overlaps(index.searched_with(one).search(queries, truth.rows.shape[1]), truth).mean())
@@ -193,7 +193,7 @@ def measure(arguments: argparse.Namespace) -> None:
     choosing, held_out = choosing_and_held_out(queries)
     k, goal = arguments.k, arguments.overlap
     exact = Exact().build(vectors)
-    half = choosing[:1000]
+    half = choosing[:2000]
     truth, held_truth = exact.search(half, k), exact.search(held_out, k)
     indexes: dict[str, Any] = {"exact": exact}
     lines: dict[str, dict[str, Any]] = {"exact": {"spec": "Exact()", "overlap": 1.0, "held_out": 1.0, "build": {}}}

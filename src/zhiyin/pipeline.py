@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zhiyin.evaluation.report import Report
     from zhiyin.learning.fit import Fitted, Progress
 
-TUNED_WITH = 2_000
+TUNED_WITH = 4_000
 """Held-out queries that an index is tuned with."""
 
 CHUNK = 10_000

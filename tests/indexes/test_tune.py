@@ -49,7 +49,7 @@ CLOCK = FakeClock()
 
 @dataclass(frozen=True)
 class FakeIndex:
-    """Finds the first `effort` hundredths of the true top 100, and takes `effort · cost` ms for a query."""
+    """Finds the first `effort` hundredths of the true top k, and takes `effort · cost` ms for a query."""
 
     vectors: Vectors
     spec: Any
@@ -60,8 +60,7 @@ class FakeIndex:
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> Hits:
         CLOCK.now += len(queries) * self.spec.effort * self.spec.cost * 1e-3
         hits = Exact().build(self.vectors).search(queries, k)
-        found = min(self.spec.effort, self.spec.best)
-        hits.rows[:, found:] = -1
+        hits.rows[:, round(k * min(self.spec.effort, self.spec.best) / 100) :] = -1
         return hits
 
     def save(self, path: Path) -> None:
@@ -99,7 +98,7 @@ class Slow:
     """Never finds more than `best` hundredths; a build takes `building` ms a vector."""
 
     effort: int = 1
-    cost: ClassVar[float] = 2.0
+    cost: ClassVar[float] = 3.0
     best: ClassVar[int] = 100
     building: ClassVar[float] = 0.01
     bytes: ClassVar[int] = 10
@@ -110,7 +109,7 @@ class Slow:
     def candidates(cls, size: int, dim: int, seed: int) -> "tuple[Slow, ...]":
         return (cls(),)
 
-    def ladders(self, size: int) -> "tuple[tuple[Slow, ...], ...]":
+    def ladders(self, size: int, k: int) -> "tuple[tuple[Slow, ...], ...]":
         return (tuple(type(self)(effort) for effort in range(1, 101)),)
 
     def memory(self, size: int, dim: int) -> int:
@@ -189,7 +188,7 @@ def test_who_is_left_out_and_why_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     tuned = faked(goal, (Slow, Fast, FastAndBig, Absent, Laborious), VECTORS)
     assert tuned.spec == Fast(80)
     assert whys(tuned) == {
-        "Slow": "0.50 of the fastest's speed on the sample",
+        "Slow": "0.33 of the fastest's speed on the sample",
         "FastAndBig": "it would hold 2 MB",
         "Absent": "its package is not installed",
         "Laborious": "a build would take about 150 s",
@@ -335,6 +334,17 @@ def test_the_memory_foretold_is_about_what_is_saved(one: Any, tmp_path: Path) ->
     one.build(vectors).save(tmp_path / "index.bin")
     saved = (tmp_path / "index.bin").stat().st_size
     assert one.memory(*vectors.shape) == pytest.approx(saved, rel=0.15)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.__name__)
+def test_every_rung_looks_harder_than_the_one_before(family: Any) -> None:
+    """A ladder that stands still at its foot would be given up there."""
+    built = family.candidates(len(VECTORS), 16, 0)[0].build(VECTORS)
+    bench = Bench.of(VECTORS, USERS, 50, 1, CLOCK)
+    for ladder in family.candidates(len(VECTORS), 16, 0)[0].ladders(len(VECTORS), 50):
+        shares = [bench.overlap(built.searched_with(rung))[0] for rung in (ladder[0], ladder[len(ladder) // 2])]
+        assert len(set(ladder)) == len(ladder)
+        assert shares[1] > shares[0]
 
 
 def test_scanns_memory_is_its_codes_and_its_copy_of_the_vectors() -> None:

@@ -14,6 +14,9 @@ from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
 from zhiyin.indexes.tunable import rungs
 
+MOST_LOOKED_AT = 4096
+"""Nodes: a search that must look at more is better done otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class HNSW:
@@ -52,8 +55,8 @@ class HNSW:
     def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
         return (cls(),)
 
-    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
-        return (tuple(replace(self, ef_search=ef) for ef in rungs(8, min(size, 4096) + 8, 1.12)),)
+    def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
+        return (tuple(replace(self, ef_search=ef) for ef in rungs(k, max(k, min(size, MOST_LOOKED_AT)), 1.12)),)
 
     def memory(self, size: int, dim: int) -> int:
         return size * (4 * dim + 8 * self.m + 16)

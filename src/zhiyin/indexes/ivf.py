@@ -63,8 +63,8 @@ class IVFFlat:
     def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
         return (cls(seed=seed),)
 
-    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
-        return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size)),)
+    def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
+        return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size, k)),)
 
     def memory(self, size: int, dim: int) -> int:
         return size * (4 * dim + ID_BYTES) + cell_count(self.nlist, size) * 4 * dim
@@ -90,14 +90,10 @@ def cell_count(nlist: int, size: int) -> int:
     return min(nlist or max(1, min(round(4 * math.sqrt(size)), size // POINTS_PER_CELL)), size)
 
 
-def fine_cells(size: int) -> int:
-    """Twice as many cells as by default."""
-    return min(2 * cell_count(0, size), size)
-
-
-def probe_rungs(nlist: int, size: int) -> tuple[int, ...]:
-    """From one cell to all."""
-    return rungs(1, cell_count(nlist, size), 1.12)
+def probe_rungs(nlist: int, size: int, k: int) -> tuple[int, ...]:
+    """From so few cells that they hold about 2k rows (fewer would leave queries short) to all."""
+    cells = cell_count(nlist, size)
+    return rungs(min(cells, -(-2 * k * cells // size)), cells, 1.12)
 
 
 def filled(index: Any, vectors: Vectors, seed: int) -> Any:

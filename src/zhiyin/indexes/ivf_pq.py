@@ -12,7 +12,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
-from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, fine_cells, probe_rungs, probing
+from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, probe_rungs, probing
 
 REFINES = (2.0, 3.0, 4.5, 7.0)
 """Worth trying."""
@@ -62,10 +62,10 @@ class IVFPQ:
 
     @classmethod
     def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
-        return cls(seed=seed), cls(nlist=fine_cells(size), seed=seed)
+        return (cls(seed=seed),)
 
-    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
-        probes = probe_rungs(self.nlist, size)
+    def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
+        probes = probe_rungs(self.nlist, size, k)
         return tuple(tuple(replace(self, refine=r, nprobe=n) for n in probes) for r in REFINES)
 
     def memory(self, size: int, dim: int) -> int:

@@ -12,7 +12,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
-from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, fine_cells, probe_rungs, probing
+from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, probe_rungs, probing
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class IVFSQ8:
 
     @classmethod
     def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
-        return cls(seed=seed), cls(nlist=fine_cells(size), seed=seed)
+        return (cls(seed=seed),)
 
-    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
-        return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size)),)
+    def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
+        return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size, k)),)
 
     def memory(self, size: int, dim: int) -> int:
         return size * (dim + ID_BYTES) + cell_count(self.nlist, size) * 4 * dim

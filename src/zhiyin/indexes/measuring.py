@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -55,6 +55,12 @@ class Bench:
     @classmethod
     def of(cls, vectors: Vectors, queries: Vectors, k: int, threads: int, clock: Clock) -> Self:
         return cls(queries, Exact().build(vectors).search(queries, k), threads, clock)
+
+    def first(self, count: int) -> "Bench":
+        """The same with fewer queries."""
+        return replace(
+            self, queries=self.queries[:count], truth=Hits(self.truth.rows[:count], self.truth.scores[:count])
+        )
 
     @property
     def k(self) -> int:

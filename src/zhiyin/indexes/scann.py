@@ -32,7 +32,10 @@ OVER_FETCH = 1.3
 CENTRES = 16
 """Of a 4-bit code, which must be learnt from as many vectors."""
 
-TRAINING_POINTS_PER_LEAF = 128
+POINTS_PER_LEAF = 16
+"""At least, in a small catalogue."""
+
+TRAINING_POINTS_PER_LEAF = 96
 
 GROWTH = 1.25
 """As IVF's."""
@@ -46,7 +49,7 @@ TOGETHER = 256
 
 @dataclass(frozen=True, slots=True)
 class ScaNN:
-    """`leaves`: of the tree; 0 takes 2·√m. `searched`: leaves a search looks into. `numbers_per_code`: how many of a
+    """`leaves`: of the tree; 0 takes 4·√m. `searched`: leaves a search looks into. `numbers_per_code`: how many of a
     vector's numbers share one code. `refine`: how many hits are scored again for each one asked for, at least 1.
     `threshold`: of anisotropic quantisation, the paper's T. What k-means draws has no seed: two builds differ a little.
     """
@@ -83,10 +86,11 @@ class ScaNN:
 
     @classmethod
     def candidates(cls, size: int, dim: int, seed: int) -> tuple[Self, ...]:
-        return cls(), cls(leaves=min(size, 2 * default_leaves(size)))
+        return (cls(),)
 
-    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
-        searched = rungs(1, min(size, self.leaves or default_leaves(size)), 1.12)
+    def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
+        leaves = min(size, self.leaves or default_leaves(size))
+        searched = rungs(min(leaves, -(-2 * k * leaves // size)), leaves, 1.12)
         return tuple(tuple(replace(self, refine=r, searched=n) for n in searched) for r in REFINES)
 
     def memory(self, size: int, dim: int) -> int:
@@ -164,8 +168,8 @@ class ScaNNIndex:
 
 
 def default_leaves(size: int) -> int:
-    """2·√m."""
-    return max(1, round(2 * math.sqrt(size)))
+    """4·√m, fewer when the catalogue is small."""
+    return max(1, min(round(4 * math.sqrt(size)), size // POINTS_PER_LEAF))
 
 
 def _best(rows: Rows, scores: Vectors, k: int) -> Hits:

@@ -21,9 +21,9 @@ class Tunable(Protocol):
         """Builds worth trying for `size` vectors; as many for every size, the i-th always of the same kind."""
         ...
 
-    def ladders(self, size: int) -> tuple[tuple[Self, ...], ...]:
-        """Ways to search what this spec builds of `size` vectors: in each ladder from the least effort to the most, so
-        that overlap rises and speed falls."""
+    def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
+        """Ways to search what this spec builds of `size` vectors for their top k: in each ladder from the least effort
+        to the most, so that overlap rises and speed falls."""
         ...
 
     def memory(self, size: int, dim: int) -> int:

@@ -3,6 +3,7 @@
     a sample of the vectors   every backend that is installed, each at the least effort that reaches the target
     the whole catalogue       the fastest of them are built, and their effort is found again; two at a time are timed
                               in turns, the faster one stays
+    more queries              the winner's effort is settled
     held-out queries          what the winner is said to find is measured on queries that had no part in choosing it
 
 The sample, the split of the queries, the order of trying and the k-means of the faiss backends depend on the seed
@@ -14,7 +15,7 @@ no seed.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,14 @@ SAMPLE = 50_000
 PILOT = 4_000
 """Vectors of a build before that, for backends whose time a small one foretells."""
 
-QUERIES, SAMPLE_QUERIES = 2_000, 250
-"""Half of `QUERIES` to choose with, half held out; so many of them on the sample."""
+QUERIES, SEARCH_QUERIES, SAMPLE_QUERIES = 4_000, 1_000, 250
+"""Half of `QUERIES` to choose with, half held out. Efforts are looked for with fewer, and the winner's is settled with
+all of that half; fewer still on the sample."""
 
-CLOSE = 0.7
+LEAST_K = 10
+"""On the sample k shrinks with the vectors, down to this: else its top k lie farther off than the catalogue's."""
+
+CLOSE = 0.5
 """What is slower than this share of the fastest on the sample is not built in full."""
 
 TIE = 0.03
@@ -124,22 +129,26 @@ def tune(
     order = np.random.default_rng(goal.seed).permutation(len(queries))[:QUERIES]
     chosen, held_out = queries[order[::2]], queries[order[1::2] if len(order) > 1 else order]
     progress(f"exact search among {len(vectors):,} vectors")
-    bench, notes = Bench.of(vectors, chosen, goal.k, goal.threads, clock), Notes(progress)
-    exact = Exact().build(vectors)
+    whole, notes = Bench.of(vectors, chosen, goal.k, goal.threads, clock), Notes(progress)
+    bench = whole.first(SEARCH_QUERIES)
+    exact: Index = Exact().build(vectors)
+    baseline = Point(Exact(), 1.0, 0.0, bench.speed(exact))
+    notes.catalogue.append(baseline)
     winner: Trial | None = None
-    best = Point(Exact(), 1.0, 0.0, bench.speed(exact))
-    notes.catalogue.append(best)
     for trial in _on_the_catalogue(bench, vectors, goal, start + goal.seconds, notes, families):
         if _wins(bench, trial, winner, exact):
-            winner, best = trial, trial.point
-    index = exact if winner is None else winner.index
+            winner = trial
+    curve, index, seconds = [baseline], exact, 0.0
+    if winner is not None:
+        winner = _settled(whole, winner, len(vectors), goal.overlap)
+        curve, index, seconds = _curve(bench, winner, len(vectors)), winner.index, winner.build_seconds
+    best = baseline if winner is None else winner.point
     held = overlaps(index.search(held_out, goal.k), exact.search(held_out, goal.k))
-    curve = [best] if winner is None else _curve(bench, winner, len(vectors))
     measured = {
         "target": {"overlap": goal.overlap, "k": goal.k, "threads": goal.threads, "seed": goal.seed},
         "chosen": best.table()
         | {"held_out_overlap": round(float(held.mean()), 5), "held_out_queries": len(held_out)}
-        | {"build_seconds": 0.0 if winner is None else round(winner.build_seconds, 2)},
+        | {"build_seconds": round(seconds, 2)},
         "curve": [point.table() for point in curve],
         "catalogue": [point.table() for point in notes.catalogue],
         "sample": [point.table() for point in notes.sample],
@@ -180,7 +189,8 @@ def _ranked(
     if len(vectors) > SAMPLE:
         rows = np.sort(np.random.default_rng(goal.seed).permutation(len(vectors))[:SAMPLE])
         sample = vectors[rows]
-        small = Bench.of(sample, bench.queries[:SAMPLE_QUERIES], goal.k, goal.threads, bench.clock)
+        k = min(goal.k, max(LEAST_K, goal.k * len(sample) // len(vectors)))
+        small = Bench.of(sample, bench.queries[:SAMPLE_QUERIES], k, goal.threads, bench.clock)
     found = []
     for full, entrant in _entrants(families, len(vectors), len(sample), vectors.shape[1], goal, notes):
         limit = min(goal.build_seconds or math.inf, BUILD_SHARE * (end - bench.clock()))
@@ -235,7 +245,7 @@ def _trial(
         overlap, error = bench.overlap(built.searched_with(settings))
         return overlap - error >= goal.overlap, overlap
 
-    for ladder in entrant.ladders(len(vectors)):
+    for ladder in entrant.ladders(len(vectors), bench.k):
         rung = least_effort(ladder, reaches)
         if rung is not None:
             index = built.searched_with(ladder[rung])
@@ -254,11 +264,35 @@ def _wins(bench: Bench, trial: Trial, champion: Trial | None, exact: Index) -> b
     return ratio > 1
 
 
+def _settled(bench: Bench, winner: Trial, size: int, goal: float) -> Trial:
+    """The winner at the least effort that reaches the goal on more queries: some rungs up or down its ladder."""
+    ladder, rung = _ladder(winner, size, bench.k)
+
+    def reaches(place: int) -> bool:
+        overlap, error = bench.overlap(winner.built.searched_with(ladder[place]))
+        return overlap - error >= goal
+
+    if reaches(rung):
+        while rung > 0 and reaches(rung - 1):
+            rung -= 1
+    else:
+        while rung < len(ladder) - 1 and not reaches(rung + 1):
+            rung += 1
+        rung = min(rung + 1, len(ladder) - 1)
+    index = winner.built.searched_with(ladder[rung])
+    return replace(winner, index=index, point=bench.point(ladder[rung], index))
+
+
+def _ladder(winner: Trial, size: int, k: int) -> tuple[tuple[Any, ...], int]:
+    """The ladder that the winner stands on, and its rung."""
+    chosen = winner.point.spec
+    ladder = next(ladder for ladder in chosen.ladders(size, k) if chosen in ladder)
+    return ladder, ladder.index(chosen)
+
+
 def _curve(bench: Bench, winner: Trial, size: int) -> list[Point]:
     """From little effort to much: the ladder that the winner stands on, a rung in `CURVE_STEP`."""
-    chosen = winner.point.spec
-    ladder = next(ladder for ladder in chosen.ladders(size) if chosen in ladder)
-    here = ladder.index(chosen)
+    ladder, here = _ladder(winner, size, bench.k)
     places = sorted({*range(here % CURVE_STEP, min(len(ladder), here + 3 * CURVE_STEP + 1), CURVE_STEP)})
     return [
         winner.point if p == here else bench.point(ladder[p], winner.built.searched_with(ladder[p])) for p in places
