@@ -4,6 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,11 +127,23 @@ def test_candidates_name_item_and_score_whatever_their_titles() -> None:
     assert "3.00000" not in shown(console)
 
 
+def test_a_profile_is_sorted_and_adds_up() -> None:
+    console = terminal(80)
+    looked = screen.Looked(lambda training: None)
+    looked(replace(progress(50, 0.1), seconds={"user tower": 1.0, "backward": 3.0}))
+    assert looked.last is not None
+    console.print(screen.profile_table(looked.last))
+    rows = [line.split() for line in shown(console).splitlines()[1:]]
+    assert rows == [["backward", "3.00", "75%", "60.00"], ["user", "tower", "1.00", "25%", "20.00"]]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_data_sets_and_releases_are_whole(width: int, release: Release) -> None:
     console = terminal(width)
     console.print(screen.data_sets_table(DATASETS))
-    console.print(screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}]))
+    console.print(
+        screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}])
+    )
     text = shown(console)
     assert "…" not in text
     assert [name for name in DATASETS if name not in text] == []

@@ -16,8 +16,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from zhiyin import client
 from zhiyin.errors import ReleaseError, SpecError, UserError, ZhiyinError
 from zhiyin.screen import (
+    Looked,
     candidates_table,
     data_sets_table,
+    profile_table,
     release_words,
     releases_table,
     say,
@@ -160,6 +162,7 @@ def prepare(recipe: RecipePath, as_json: Json = False) -> None:
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the two towers. An interrupted run goes on where it stood; the step that validates best is kept."""
@@ -167,10 +170,16 @@ def fit(
 
     read = _recipe(recipe)
     _ = read.plan  # refuse a wrong recipe before the log is read
-    if not (read.prepared / "manifest.json").exists():
+    console.quiet = os.environ.get("RANK", "0") != "0"  # under torchrun one process talks
+    if not (read.prepared / "manifest.json").exists() and "WORLD_SIZE" not in os.environ:
         _prepare(read, as_json=False)
     with training_bar(console) as watch:
-        fitted = pipeline.fit(read, watch, fresh=fresh)
+        looked = Looked(watch)
+        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile)
+    if profile and looked.last is not None:
+        console.print(profile_table(looked.last))
+    if console.quiet:
+        return
     measure = f"recall@{fitted.plan.training.measure}"
     if as_json:
         print(json.dumps({"step": fitted.step, f"validation {measure}": fitted.recall, "run": str(read.run)}))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -76,6 +76,27 @@ def _training_lines(console: Console) -> Callable[["Training"], None]:
             )
 
     return watch
+
+
+class Looked:
+    """Passes on what a `fit` tells, and keeps the last of it."""
+
+    def __init__(self, watch: Callable[["Training"], None]) -> None:
+        self._watch, self.last = watch, cast("Training | None", None)
+
+    def __call__(self, training: "Training") -> None:
+        self.last = training
+        self._watch(training)
+
+
+def profile_table(training: "Training") -> Table:
+    """Where the time of a run's steps went, the most first."""
+    table = Table("part of a step", "seconds", "share", "ms a step", box=None)
+    whole = sum(training.seconds.values()) or 1.0
+    for name, seconds in sorted(training.seconds.items(), key=lambda part: -part[1]):
+        each = 1e3 * seconds / max(1, training.step)
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / whole:.0%}", f"{each:.2f}")
+    return table
 
 
 def candidates_table(answer: dict[str, Any]) -> Table:
