@@ -20,6 +20,7 @@ from zhiyin.data.tables import Column, Table
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
+from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
 from zhiyin.release import Release, Releases
 from zhiyin.stores.base import Event, Store
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from zhiyin.evaluation.saved import Comparison
     from zhiyin.learning.fit import Fitted, Progress
     from zhiyin.learning.scoring import TowerScorer
+
+TUNED_WITH = 4_000
+"""Held-out queries that an index is tuned with."""
 
 CHUNK = 10_000
 """Events, users or items that are loaded into a store at a time."""
@@ -200,7 +204,7 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
     from zhiyin.learning.examples import Examples
     from zhiyin.publish import publish as build
 
-    now = now or datetime.now(UTC)
+    now, index = now or datetime.now(UTC), recipe.index
     data, split = opened(recipe)
     examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
     return build(
@@ -208,9 +212,9 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         fitted.schema,
         data,
         items=examples.items(),
-        sample=examples.queries(_sample(split.test, recipe.promise.queries)),
+        sample=examples.queries(_sample(split.test, max(recipe.promise.queries, TUNED_WITH * isinstance(index, Auto)))),
         popular=np.argsort(-np.bincount(data.events.items, minlength=len(data.items)), kind="stable").astype(np.int32),
-        index=recipe.index,
+        index=index,
         root=recipe.releases,
         id=f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}",
         facts=_facts(recipe, fitted, split, now),
