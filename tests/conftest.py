@@ -1,14 +1,23 @@
-"""What several test files stand on: a tiny log, and a release of an untrained model on it."""
+"""What several test files stand on: a tiny log, a release of an untrained model on it, and real servers."""
 
+import contextlib
 import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import redis
 import torch
 from hypothesis import settings
 
@@ -28,6 +37,9 @@ from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
 from zhiyin.release import Release
+from zhiyin.stores.base import StoreSpec
+from zhiyin.stores.lmdb import LMDB
+from zhiyin.stores.redis import Redis
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
@@ -106,3 +118,122 @@ def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
 @pytest.fixture(scope="session")
 def release(published: Publisher, tmp_path_factory: pytest.TempPathFactory) -> Release:
     return published(tmp_path_factory.mktemp("releases"), "20260101-000000-aaaa")
+
+
+class RedisServer:
+    """A redis-server of our own on free loopback ports, which keeps all it said it kept; `words`: its settings."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder, self.words = folder, words
+        self.port, self.bus = free_ports(2)
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it listens."""
+        program = shutil.which("redis-server")
+        assert program, "redis-server is not here: make test installs it, CONTRIBUTING.md says how"
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--cluster-port", str(self.bus)]
+        self.process = subprocess.Popen([program, *where, *kept, *self.words], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while not listens(self.port):
+            assert self.process.poll() is None, f"redis-server ended with {self.process.returncode}"
+            assert time.monotonic() < deadline, "redis-server does not listen"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def client(self, **options: Any) -> redis.Redis:
+        return redis.Redis(port=self.port, protocol=2, **options)
+
+
+class RedisCluster:
+    """Three masters, each with a third of the slots."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: list[RedisServer] = []
+        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+        for name in "abc":
+            (folder / name).mkdir()
+            self.nodes.append(RedisServer(folder / name, *words))
+        for at, node in enumerate(self.nodes):
+            with node.client() as client:
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
+                last = 16383 if at == 2 else 5461 * (at + 1) - 1
+                client.execute_command("CLUSTER ADDSLOTSRANGE", 5461 * at, last)
+                first = self.nodes[0]
+                client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.bus)
+        self.wait()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(node.address for node in self.nodes)
+
+    def wait(self) -> None:
+        """Until every node knows of all, and says that all is well."""
+        deadline = time.monotonic() + 60
+        for node in self.nodes:
+            with node.client() as client:
+                while not self._knows_all(client):
+                    assert time.monotonic() < deadline, "the nodes do not find each other"
+                    time.sleep(0.05)
+
+    def _knows_all(self, client: redis.Redis) -> bool:
+        state = cast(Any, client.execute_command("CLUSTER INFO"))
+        slots = cast(Any, client.execute_command("CLUSTER SLOTS"))
+        return state["cluster_state"] == "ok" and len(slots) == len(self.nodes)
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        listening = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in listening]
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture
+def placed(request: pytest.FixtureRequest) -> Callable[[StoreSpec, Path], StoreSpec]:
+    """placed(example, folder): the example where a test may keep things: in `folder`, or on a server of ours, under a
+    prefix of its own."""
+
+    def place(example: StoreSpec, folder: Path) -> StoreSpec:
+        if isinstance(example, LMDB):
+            return replace(example, path=folder / "store", map_gb=0.01)
+        if not isinstance(example, Redis):
+            return example
+        prefix = f"{uuid.uuid4().hex}:"
+        if example.cluster:
+            return replace(example, cluster=request.getfixturevalue("redis_cluster").addresses, prefix=prefix)
+        return replace(example, port=request.getfixturevalue("redis_server").port, prefix=prefix)
+
+    return place

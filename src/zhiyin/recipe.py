@@ -138,14 +138,15 @@ class Recipe:
 
     @property
     def store(self) -> StoreSpec:
-        """Where the store lies is relative to the recipe; in `home`, unless it says otherwise."""
+        """Its paths are relative to the recipe; LMDB lies in `home`, unless it says otherwise."""
         if "store" not in self.tables:
             return LMDB(path=self.home / "store")
-        store: StoreSpec = self._used("store", "zhiyin.stores", StoreSpec, None)
-        if isinstance(store, LMDB):
-            named = "path" in self._table("store")
-            return replace(store, path=self._resolve(store.path) if named else self.home / "store")
-        return store
+        store: Any = self._used("store", "zhiyin.stores", StoreSpec, None)
+        paths = {name: self._resolve(path) for name, path in spec.paths(store).items()}
+        if isinstance(store, LMDB) and "path" not in self._table("store"):
+            paths["path"] = self.home / "store"
+        resolved: StoreSpec = replace(store, **paths)
+        return resolved
 
     @property
     def service(self) -> Service:

@@ -129,6 +129,12 @@ def table(spec: object) -> dict[str, Any]:
     return result
 
 
+def paths(spec: object) -> dict[str, Path]:
+    """Those of a spec's values that are paths, by name."""
+    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(typing.cast(Any, spec))}
+    return {name: value for name, value in values.items() if isinstance(value, Path)}
+
+
 def used_table(spec: object, package: str) -> dict[str, Any]:
     """`table(spec)` with the `use` that finds its class again from `package`."""
     return {"use": _use(type(spec), package), **table(spec)}

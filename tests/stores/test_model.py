@@ -2,8 +2,10 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import settings
@@ -12,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from zhiyin import spec
 from zhiyin.stores.base import Event, Store, StoreSpec, UserState
-from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.memory import Memory
 
 IDS = ["u", "*", "\r\n", "{}", "知", "u" * 600, "\x00", "v"]
@@ -62,14 +63,12 @@ class StoreMachine(RuleBasedStateMachine):
     """Every call to the store is also made to the model, and both say the same."""
 
     example: StoreSpec
-    durable = False
+    placed: Callable[[StoreSpec, Path], StoreSpec]
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.spec: StoreSpec = (
-            LMDB(self.folder / "store", keep=KEEP, map_gb=0.01) if self.durable else Memory(keep=KEEP)
-        )
+        self.spec: StoreSpec = type(self).placed(replace(cast(Any, self.example), keep=KEEP), self.folder)
         self.store: Store = self.spec.open()
         self.model = Plain()
 
@@ -101,7 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        if self.durable:
+        if not isinstance(self.spec, Memory):
             self.store.close()
             self.store = self.spec.open()
 
@@ -110,9 +109,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.read(IDS, KEEP) == [self.model.state(user, KEEP) for user in IDS]
 
 
-@pytest.mark.parametrize("example", spec.examples("zhiyin.stores"), ids=lambda one: type(one).__name__)
-def test_a_store_is_its_model(example: StoreSpec) -> None:
-    class Machine(StoreMachine):
-        durable = isinstance(example, LMDB)
-
+@pytest.mark.parametrize("example", spec.examples("zhiyin.stores"), ids=lambda one: str(one)[:60])
+def test_a_store_is_its_model(example: StoreSpec, placed: Callable[[StoreSpec, Path], StoreSpec]) -> None:
+    Machine = type("Machine", (StoreMachine,), {"example": example, "placed": staticmethod(placed)})
     run_state_machine_as_test(Machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))

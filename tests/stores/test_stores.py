@@ -14,18 +14,17 @@ import pytest
 from zhiyin import spec
 from zhiyin.errors import RequestError, StoreError
 from zhiyin.stores.base import Event, Store, StoreSpec, UserState
-from zhiyin.stores.lmdb import LMDB
+from zhiyin.stores.redis import Redis
 
 SPECS: list[StoreSpec] = spec.examples("zhiyin.stores")
 
 
-def placed(example: StoreSpec, folder: Path) -> StoreSpec:
-    """The example, kept in `folder` where it keeps anything."""
-    return replace(example, path=folder / "store") if isinstance(example, LMDB) else example
+def named(example: StoreSpec) -> str:
+    return "RedisCluster" if isinstance(example, Redis) and example.cluster else type(example).__name__
 
 
-@pytest.fixture(params=SPECS, ids=lambda one: type(one).__name__)
-def store_spec(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSpec:
+@pytest.fixture(params=SPECS, ids=named)
+def store_spec(request: pytest.FixtureRequest, placed: Callable[[StoreSpec, Path], StoreSpec], tmp_path: Path) -> Any:
     return placed(request.param, tmp_path)
 
 
