@@ -86,30 +86,42 @@ local function drop_oldest()
   if named and byte(oldest, 9) == 1 then call('SREM', ids, sub(oldest, 9, 25)) end
 end
 
+local function not_after(event, high, low)
+  local other_high, other_low = unpack_time('>I4I4', event)
+  return other_high < high or (other_high == high and other_low <= low)
+end
+
+local function before(event, high, low)
+  return not_after(event, high, low) and sub(event, 1, 8) ~= struct.pack('>I4I4', high, low)
+end
+
+-- Where an event of this time goes: behind all that are not after it.
+local function place_of(high, low)
+  while rest > 0 and (first > last or not before(tail[first], high, low)) do read_more() end
+  if first > last or not_after(tail[last], high, low) then return last + 1 end
+  local from, to = first, last
+  while from < to do
+    local middle = math.floor((from + to) / 2)
+    if not_after(tail[middle], high, low) then from = middle + 1 else to = middle end
+  end
+  return from
+end
+
+local function is_known(event, name, has_id, place)
+  if has_id then return named and call('SISMEMBER', ids, name) == 1 end
+  local at, time = place - 1, sub(event, 1, 8)
+  while at >= first and sub(tail[at], 1, 8) == time do
+    if sub(tail[at], 9, 25) == name then return true end
+    at = at - 1
+  end
+  return false
+end
+
 for argument = 3, #ARGV do
   local event = ARGV[argument]
   local name, has_id = sub(event, 9, 25), byte(event, 9) == 1
-  local high, low = unpack_time('>I4I4', event)
-  local known = has_id and named and call('SISMEMBER', ids, name) == 1
-  local at, place = last, nil
-  while not known do
-    if at < first then
-      if rest == 0 then break end
-      read_more()
-    end
-    local other_high, other_low = unpack_time('>I4I4', tail[at])
-    if other_high < high or (other_high == high and other_low < low) then
-      place = place or at + 1
-      break
-    elseif other_high == high and other_low == low then
-      place = place or at + 1
-      if has_id then break end
-      known = sub(tail[at], 9, 25) == name
-    end
-    at = at - 1
-  end
-  if not known and (place or last - first + 1 < keep) then
-    place = place or first
+  local place = place_of(unpack_time('>I4I4', event))
+  if not is_known(event, name, has_id, place) and (place > first or last - first + 1 < keep) then
     for one = last, place, -1 do tail[one + 1] = tail[one] end
     tail[place], last, changed, new = event, last + 1, math.min(changed, place), new + 1
     if has_id then
@@ -347,10 +359,7 @@ def _client(spec: Redis) -> Any:
         "protocol": 2,
         "retry": Retry(NoBackoff(), 1, (redis.ConnectionError,)),
     }
-    tls: dict[str, Any] = {}
-    if spec.tls:
-        files = {"ssl_ca_certs": spec.ca, "ssl_certfile": spec.certificate, "ssl_keyfile": spec.key}
-        tls = {"ssl": True, **{name: str(path) for name, path in files.items() if path is not None}}
+    tls = _tls(spec)
     if spec.cluster:
         nodes = [ClusterNode(host, port) for host, port in _addresses(spec.cluster, ".cluster")]
         return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options, **tls)
@@ -359,6 +368,19 @@ def _client(spec: Redis) -> Any:
         sentinels = Sentinel(_addresses(spec.sentinels, ".sentinels"), sentinel_kwargs=own)
         return sentinels.master_for(spec.service, db=spec.db, **options, **tls)
     return redis.Redis(host=spec.host, port=spec.port, db=spec.db, **options, **tls)
+
+
+def _tls(spec: Redis) -> dict[str, Any]:
+    if not spec.tls:
+        return {}
+    files = {"ssl_ca_certs": spec.ca, "ssl_certfile": spec.certificate, "ssl_keyfile": spec.key}
+    given = {name: path for name, path in files.items() if path is not None}
+    for path in given.values():
+        if not os.access(path, os.R_OK):
+            raise StoreError(
+                f"the file {path} cannot be read", where=spec.place, remedy="Set store.ca, certificate and key."
+            )
+    return {"ssl": True, **{name: str(path) for name, path in given.items()}}
 
 
 def _password(spec: Redis) -> str | None:
@@ -416,16 +438,18 @@ def _meaning(error: Exception, spec: Redis) -> tuple[str, str]:
     if isinstance(error, MasterNotFoundError):
         return f"no Sentinel names a master ({said})", "Look at the Sentinels, store.sentinels and store.service."
     if isinstance(error, redis.TimeoutError):
-        seconds = spec.timeout
+        if "connecting" in said:
+            return f"no connection within {spec.connect_timeout:g} s", "Look at the network, or set [store] host."
         return (
-            f"no answer within {seconds:g} s",
+            f"no answer within {spec.timeout:g} s",
             "Look at the server and the network, or raise store.timeout; a write may or may not have been kept, and "
             "may be sent again.",
         )
     if isinstance(error, ClusterDownError | RedisClusterException):
         return f"the Cluster is down or in part ({said})", "Look at its nodes (redis-cli --cluster check); then go on."
     if isinstance(error, redis.ConnectionError | OSError):
-        return f"cannot be reached ({said})", "Start the server, or set [store] to where it is."
+        certificates = ", and look at store.ca, certificate and key" if spec.tls else ""
+        return f"cannot be reached ({said})", f"Start the server, or set [store] to where it is{certificates}."
     return f"answered {said}", "Look at the server; a write that was refused was not kept."
 
 
