@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INSTALLED := $(VENV)/.installed
 
 # Programs that a test starts, as COMMAND:APT-PACKAGE; one that is missing is installed by apt, and said so.
-PROGRAMS := redis-server:redis-server
+PROGRAMS := redis-server:redis-server openssl:openssl
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench programs clean

@@ -185,8 +185,7 @@ class RedisCluster:
                     time.sleep(0.05)
 
     def _knows_all(self, client: redis.Redis) -> bool:
-        state = cast(Any, client.execute_command("CLUSTER INFO"))
-        slots = cast(Any, client.execute_command("CLUSTER SLOTS"))
+        state, slots = (cast(Any, client).execute_command(f"CLUSTER {word}") for word in ("INFO", "SLOTS"))
         return state["cluster_state"] == "ok" and len(slots) == len(self.nodes)
 
     def kill(self) -> None:

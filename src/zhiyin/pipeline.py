@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -300,11 +299,11 @@ def _events(data: Prepared, numbers: Events) -> list[Event]:
     log = data.events
     users, items = data.users.ids(log.users[numbers]), data.items.ids(log.items[numbers])
     values = Table(log.columns.arrow.take(numbers)).records(0, len(numbers))
-    seen: Counter[tuple[str, str, int]] = Counter()
+    seen: dict[tuple[str, str, int], int] = {}
     events = []
     for user, item, time, told in zip(users, items, log.times[numbers].tolist(), values, strict=True):
-        seen[user, item, time] += 1
-        again = seen[user, item, time] - 1
+        again = seen.get((user, item, time), 0)
+        seen[user, item, time] = again + 1
         events.append(Event(user, item, time, told, f"{item}@{time}+{again}" if again else ""))
     return events
 

@@ -67,7 +67,8 @@ class Turns:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[str] = []
-        send, read = Connection.send_packed_command, Connection.read_response
+        connection: Any = Connection
+        send, read = connection.send_packed_command, connection.read_response
 
         def sending(connection: Any, *words: Any, **options: Any) -> Any:
             self.steps.append("send")
@@ -129,7 +130,7 @@ def test_no_id_touches_a_key_outside_the_prefix(
         store.put_cards({id: {"title": id}})
     assert [len(state.events) for state in store.read(ODD, 9)] == [2] * len(ODD)
     assert store.cards(ODD) == [{"title": id} for id in ODD]
-    made = {key for node, there in zip(nodes, before, strict=True) for key in set(node.keys()) - there}
+    made: Any = {key for node, there in zip(nodes, before, strict=True) for key in set(node.keys()) - there}
     shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c)".encode()
     assert len(made) == 4 * len(ODD)
     assert all(re.fullmatch(shape, key) for key in made)

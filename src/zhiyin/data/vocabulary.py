@@ -75,11 +75,10 @@ class Vocabulary:
         """The external id of each row; of all, in order, when none are named. `IndexError` for a row that is none."""
         if rows is None:
             return list(self.arrow().to_pylist())
-        found = []
-        for row in rows:
-            if not 0 <= row < len(self):
-                raise IndexError(f"row {row} is not in a vocabulary of {len(self)} ids")
-            found.append(self._id_bytes(int(row)).decode())
+        wanted = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, np.int64)
+        if len(wrong := wanted[(wanted < 0) | (wanted >= len(self))]):
+            raise IndexError(f"row {wrong[0]} is not in a vocabulary of {len(self)} ids")
+        found: list[str] = self.arrow().take(pa.array(wanted)).to_numpy(zero_copy_only=False).tolist()
         return found
 
     def arrow(self) -> pa.LargeStringArray:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -20,7 +19,13 @@ def checked_events(events: Sequence[Event]) -> list[Event]:
 
     Raises `RequestError` naming the first event without a user or an item, with a time of more than 64 bits, or with a
     value that is no JSON."""
-    return [_event(event, f"events[{at}]") for at, event in enumerate(events)]
+    checked = []
+    for at, event in enumerate(events):
+        try:
+            checked.append(_event(event))
+        except RequestError as error:
+            raise error.at(f"events[{at}]") from None
+    return checked
 
 
 def checked_profiles(profiles: Mapping[str, Profile]) -> dict[str, dict[str, Any]]:
@@ -55,11 +60,11 @@ def decode(value: bytes | memoryview) -> Any:
     return msgspec.msgpack.decode(value)
 
 
-def _event(event: Event, where: str) -> Event:
-    _id(event.user, f"{where}.user"), _id(event.item, f"{where}.item"), _text(event.id, f"{where}.id")
+def _event(event: Event) -> Event:
+    user, item, id = _id(event.user, ".user"), _id(event.item, ".item"), _text(event.id, ".id")
     if not -(2**63) <= event.time < 2**63:
-        raise RequestError(f"{event.time} does not fit 64 bits", where=f"{where}.time", expected="milliseconds")
-    return replace(event, values=_table(event.values, f"{where}.values"))
+        raise RequestError(f"{event.time} does not fit 64 bits", where=".time", expected="milliseconds")
+    return Event(user, item, int(event.time), _table(event.values, ".values"), id)
 
 
 def _id(id: str, where: str) -> str:
@@ -69,41 +74,62 @@ def _id(id: str, where: str) -> str:
 
 
 def _text(text: str, where: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RequestError(f"{text!r} is not Unicode text", where=where, expected="text that UTF-8 can hold") from None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RequestError(
+                f"{text!r} is not Unicode text", where=where, expected="text that UTF-8 can hold"
+            ) from None
     return str(text)
 
 
 def _table(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise RequestError(f"{value!r} is a {type(value).__name__}", where=where, expected="names with values")
-    table: dict[str, Any] = _plain(value, where, DEPTH)
+    try:
+        table: dict[str, Any] = _plain(value, DEPTH)
+    except RequestError as error:
+        raise error.at(where) from None
     return table
 
 
-def _plain(value: Any, where: str, depth: int) -> Any:
-    """A copy of a JSON value, of Python's own types."""
+def _plain(value: Any, depth: int) -> Any:
+    """A copy of a JSON value, of Python's own types. What it raises names the place within the value."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _text(value, where)
+        return _text(value, "")
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
-            raise RequestError(f"{value} does not fit 64 bits", where=where)
+            raise RequestError(f"{value} does not fit 64 bits")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise RequestError(f"{value} is no finite number", where=where, expected="a JSON value")
+            raise RequestError(f"{value} is no finite number", expected="a JSON value")
         return float(value)
     if not depth:
-        raise RequestError(f"nested more than {DEPTH} deep", where=where)
+        raise RequestError(f"nested more than {DEPTH} deep")
     if isinstance(value, list | tuple):
-        return [_plain(inner, f"{where}[{at}]", depth - 1) for at, inner in enumerate(value)]
+        return _list(value, depth)
     if not isinstance(value, Mapping):
-        raise RequestError(f"{value!r} is a {type(value).__name__}", where=where, expected="a JSON value")
-    for name in value:
+        raise RequestError(f"{value!r} is a {type(value).__name__}", expected="a JSON value")
+    plain = {}
+    for name, inner in value.items():
         if not isinstance(name, str):
-            raise RequestError(f"the name {name!r} is no string", where=where)
-    return {_text(name, where): _plain(inner, f"{where}.{name}", depth - 1) for name, inner in value.items()}
+            raise RequestError(f"the name {name!r} is no string")
+        try:
+            plain[_text(name, "")] = _plain(inner, depth - 1)
+        except RequestError as error:
+            raise error.at(f".{name}") from None
+    return plain
+
+
+def _list(values: Sequence[Any], depth: int) -> list[Any]:
+    plain = []
+    for at, inner in enumerate(values):
+        try:
+            plain.append(_plain(inner, depth - 1))
+        except RequestError as error:
+            raise error.at(f"[{at}]") from None
+    return plain

@@ -344,7 +344,7 @@ def _packed(event: Event) -> bytes:
 def _state(user: str, profile: bytes | None, packed: Sequence[bytes]) -> UserState:
     events = []
     for one in packed:
-        item, values, id = decode(memoryview(one)[_HEAD.size :])
+        item, values, id = decode(one[_HEAD.size :])
         events.append(Event(user, item, int.from_bytes(one[:8]) - _BIAS, values, id))
     return UserState(None if profile is None else decode(profile), tuple(events))
 
@@ -361,11 +361,13 @@ def _client(spec: Redis) -> Any:
     }
     tls = _tls(spec)
     if spec.cluster:
-        nodes = [ClusterNode(host, port) for host, port in _addresses(spec.cluster, ".cluster")]
+        node: Any = ClusterNode
+        nodes = [node(host, port) for host, port in _addresses(spec.cluster, ".cluster")]
         return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options, **tls)
     if spec.sentinels:
         own = {**options, **tls, "username": None, "password": _from_environment(spec.sentinel_password_env, spec)}
-        sentinels = Sentinel(_addresses(spec.sentinels, ".sentinels"), sentinel_kwargs=own)
+        manager: Any = Sentinel
+        sentinels = manager(_addresses(spec.sentinels, ".sentinels"), sentinel_kwargs=own)
         return sentinels.master_for(spec.service, db=spec.db, **options, **tls)
     return redis.Redis(host=spec.host, port=spec.port, db=spec.db, **options, **tls)
 
