@@ -460,6 +460,49 @@ def test_a_master_of_a_cluster_killed_under_load_comes_back(redis_cluster: "Redi
     load.store.close()
 
 
+@pytest.fixture
+def replicated(tmp_path: Path, redis_cluster: "RedisCluster") -> Iterator[tuple["RedisCluster", "RedisServer"]]:
+    """A Cluster of its own, and a replica of its second master."""
+    cluster = type(redis_cluster)(tmp_path)
+    (tmp_path / "replica").mkdir()
+    master, words = cluster.nodes[1], (*cluster.nodes[1].words, "--repl-diskless-sync-delay", "0")
+    replica = type(master)(tmp_path / "replica", *words)
+    with replica.client() as client, master.client() as other:
+        asked: Any = client
+        id = cast(Any, other).execute_command("CLUSTER MYID").decode()
+        asked.execute_command("CLUSTER MEET", "127.0.0.1", master.port, master.bus)
+        until(lambda: replicates(asked, id))
+        until(lambda: asked.info("replication")["master_link_status"] == "up")
+    yield cluster, replica
+    cluster.kill()
+    replica.kill()
+
+
+def replicates(client: Any, id: str) -> bool:
+    """Whether the node agrees to be that one's replica: it must have heard that it is a master."""
+    try:
+        client.execute_command("CLUSTER REPLICATE", id)
+    except redis.ResponseError:
+        return False
+    return True
+
+
+def test_when_a_master_is_killed_its_replica_takes_over(replicated: tuple["RedisCluster", "RedisServer"]) -> None:
+    cluster, replica = replicated
+    load = Load(Redis(cluster=cluster.addresses, keep=1_000_000))
+    try:
+        load.reach(10)
+        cluster.nodes[1].kill()
+        until(lambda: bool(load.sentences))
+        load.reach(10)
+    finally:
+        load.stop()
+    with replica.client() as client:
+        assert cast(Any, client).info("replication")["role"] == "master"
+    load.nothing_lost_or_doubled()
+    load.store.close()
+
+
 def test_the_call_after_a_restart_works_at_once(fresh: Callable[..., "RedisServer"]) -> None:
     server = fresh()
     store = Redis(port=server.port).open()
