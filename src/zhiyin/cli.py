@@ -156,9 +156,15 @@ def data(
 
 
 @app.command(epilog="Example: `zhiyin prepare recipe.toml`")
-def prepare(recipe: RecipePath, as_json: Json = False) -> None:
+def prepare(
+    recipe: RecipePath,
+    append: Annotated[
+        Path | None, typer.Option(help="New files only (one, a folder, a pattern): add them to the prepared log.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Read, check, sort and number your log. `fit` does it when it was not done; do it again when the files changed."""
-    _prepare(_recipe(recipe), as_json)
+    _prepare(_recipe(recipe), as_json, append)
 
 
 @app.command(epilog="Example: `zhiyin fit recipe.toml`")
@@ -409,13 +415,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {"trouble": error.what}
 
 
-def _prepare(recipe: "Recipe", as_json: bool) -> None:
+def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:
     from dataclasses import asdict
 
     from zhiyin import pipeline
 
     with console.status("preparing") as status:
-        summary = pipeline.prepare(recipe, lambda words: status.update(f"preparing: {words}"))
+
+        def tell(words: str) -> None:
+            status.update(f"preparing: {words}")
+
+        summary = pipeline.append(recipe, append, tell) if append else pipeline.prepare(recipe, tell)
     if as_json:
         print(json.dumps(asdict(summary)))
     else:

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from zhiyin.data.tables import Column, Table
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
+from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
 from zhiyin.release import Release, Releases
 from zhiyin.stores.base import Event, Store
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from zhiyin.learning.fit import Fitted, Progress
     from zhiyin.learning.scoring import TowerScorer
 
+TUNED_WITH = 4_000
+"""Held-out queries that an index is tuned with."""
+
 CHUNK = 10_000
 """Events, users or items that are loaded into a store at a time."""
 
@@ -37,6 +41,12 @@ CHUNK = 10_000
 def prepare(recipe: Recipe, progress: Callable[[str], None] | None = None) -> sources.Summary:
     """Read, check, sort and number the log; write it to the recipe's `prepared` folder."""
     return sources.prepare(recipe.source, recipe.prepared, progress)
+
+
+def append(recipe: Recipe, events: Path, progress: Callable[[str], None] | None = None) -> sources.Summary:
+    """Add the events of new files (one, a folder or a pattern) to the prepared log; known users and items keep their
+    rows. The recipe says how the columns are called, as ever, and its item and user tables are read anew."""
+    return sources.append(replace(recipe.source, events=events), recipe.prepared, progress)
 
 
 def opened(recipe: Recipe) -> tuple[Prepared, Split]:
@@ -194,7 +204,7 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
     from zhiyin.learning.examples import Examples
     from zhiyin.publish import publish as build
 
-    now = now or datetime.now(UTC)
+    now, index = now or datetime.now(UTC), recipe.index
     data, split = opened(recipe)
     examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
     return build(
@@ -202,9 +212,9 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         fitted.schema,
         data,
         items=examples.items(),
-        sample=examples.queries(_sample(split.test, recipe.promise.queries)),
+        sample=examples.queries(_sample(split.test, max(recipe.promise.queries, TUNED_WITH * isinstance(index, Auto)))),
         popular=np.argsort(-np.bincount(data.events.items, minlength=len(data.items)), kind="stable").astype(np.int32),
-        index=recipe.index,
+        index=index,
         root=recipe.releases,
         id=f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}",
         facts=_facts(recipe, fitted, split, now),
