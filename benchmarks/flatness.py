@@ -53,7 +53,6 @@ def child(size: int, steps: int) -> dict[str, Any]:
     import tempfile
 
     import numpy as np
-
     from training import steps as timed
 
     from zhiyin.data import worlds
