@@ -229,7 +229,7 @@ def measure(arguments: argparse.Namespace) -> None:
     for threads in (1, 2):
         for name, speed in in_turns(indexes, held_out, k, threads).items():
             lines[name][f"threads_{threads}"] = speed
-    kept = {name: indexes[name] for name in ("exact", "tuned", "hnsw") if name in indexes}
+    kept: dict[str, Any] = {name: indexes[name] for name in ("exact", "tuned", "hnsw") if name in indexes}
     result = {
         "vectors": list(vectors.shape),
         "k": k,
