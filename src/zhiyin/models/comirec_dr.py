@@ -1,0 +1,80 @@
+"""ComiRec-DR (Cen et al. 2020, "Controllable Multi-Interest Framework for Recommendation", section 3.2).
+
+Dynamic routing from zero logits; each interest hears a behaviour through a map of its own, W_ij for place i (counted
+back from the newest event) and interest j. Trained on the best interest. Departure: W_ij starts as a random rotation of
+its interest's own, the same at all places, so that equal behaviours vote alike before anything is learned.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zhiyin.errors import SpecError
+from zhiyin.features.schema import Schema
+from zhiyin.models.base import RetrievalModel
+from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
+from zhiyin.models.routing import squash
+from zhiyin.models.windows import Band
+
+
+@dataclass(frozen=True, slots=True)
+class ComiRecDR:
+    """`dim`: width of user and item vectors. `interests`: h of each user. `rounds` of routing. `hidden`,
+    `temperature`, `dropout`: as in `Head`."""
+
+    dim: int = 64
+    interests: int = 4
+    rounds: int = 3
+    hidden: tuple[int, ...] = (128,)
+    temperature: float = 0.1
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_interests(self.interests, self.dim, self.head)
+        if self.rounds < 1:
+            raise SpecError(f"{self.rounds}", where=".rounds", expected="at least 1")
+
+    @property
+    def head(self) -> Head:
+        return Head(self.hidden, True, torch.inf, self.temperature, self.dropout)
+
+    def build(self, schema: Schema, catalogue_size: int) -> RetrievalModel:
+        return InterestTowers(schema, catalogue_size, self.dim, self.head, RoutedByPlace(self, schema.history_length))
+
+
+class RoutedByPlace(nn.Module):
+    """Routing with a map for each place and interest: `maps` [length, d, h·d], the last place the newest."""
+
+    def __init__(self, spec: ComiRecDR, length: int) -> None:
+        super().__init__()
+        self.spec = spec
+        maps = torch.stack([nn.init.orthogonal_(torch.empty(spec.dim, spec.dim)) for _ in range(spec.interests)], dim=1)
+        self.maps = nn.Parameter(maps.flatten(1).repeat(length, 1, 1))
+
+    def forward(self, events: Tensor, band: Band) -> Interests:
+        windows, real = band.windows(events)
+        votes = torch.bmm(windows, self.maps).unflatten(2, (self.spec.interests, -1))
+        return Interests(route_by_place(votes, real, self.spec.rounds))
+
+
+def route_by_place(votes: Tensor, real: Tensor, rounds: int) -> Tensor:
+    """[n, h, d] interests from votes [L, n, h, d], W_ij e_i of place i; real bool [L, n].
+
+    Each round: softmax over interests, Σ_i w_ij W_ij e_i, squash, agreement added to the logits. Gradients come through
+    the last round's sums alone.
+    """
+    fixed = votes.detach()
+    logits = torch.zeros_like(fixed[..., 0])
+    for _ in range(rounds - 1):
+        interests = squash(_summed(logits.softmax(2) * real[..., None], fixed))
+        logits = logits + (fixed * interests).sum(-1)
+    return squash(_summed(logits.softmax(2) * real[..., None], votes))
+
+
+def _summed(weights: Tensor, votes: Tensor) -> Tensor:
+    """[n, h, d] Σ over places of weights [L, n, h] · votes [L, n, h, d]."""
+    return (weights[..., None] * votes).sum(0)
+
+
+EXAMPLES = (ComiRecDR(dim=16, interests=3, hidden=(32,)),)
