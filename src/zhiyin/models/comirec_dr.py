@@ -15,7 +15,10 @@ from zhiyin.features.schema import Schema
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
 from zhiyin.models.routing import squash
-from zhiyin.models.windows import Band
+from zhiyin.models.windows import Band, Windows
+
+PART = 256
+"""Requests whose votes are held at once in training: they are L·h vectors each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,13 @@ class RoutedByPlace(nn.Module):
         self.maps = nn.Parameter(maps.flatten(1).repeat(length, 1, 1))
 
     def forward(self, events: Tensor, band: Band) -> Interests:
-        windows, real = band.windows(events)
-        votes = torch.bmm(windows, self.maps).unflatten(2, (self.spec.interests, -1))
-        return Interests(route_by_place(votes, real, self.spec.rounds))
+        whole = band.windows()
+        parts = whole.split(PART) if self.training else [whole]
+        return Interests(torch.cat([self._routed(events, part) for part in parts]))
+
+    def _routed(self, events: Tensor, windows: Windows) -> Tensor:
+        votes = torch.bmm(windows.of(events), self.maps).unflatten(2, (self.spec.interests, -1))
+        return route_by_place(votes, windows.real, self.spec.rounds)
 
 
 def route_by_place(votes: Tensor, real: Tensor, rounds: int) -> Tensor:

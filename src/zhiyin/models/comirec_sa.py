@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from zhiyin.features.schema import Schema
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
-from zhiyin.models.windows import Band
+from zhiyin.models.windows import Band, Windows
 
 WIDER = 4
 """The attention's hidden layer is so many times as wide as an embedding."""
+
+PART = 64
+"""Requests whose hidden layers are held at once in training: they are L·4d numbers each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,14 @@ class Attended(nn.Module):
         self.narrow = nn.Linear(WIDER * spec.dim, spec.interests, bias=False)
 
     def forward(self, events: Tensor, band: Band) -> Interests:
-        windows, real = band.windows(events)
-        seen, _ = band.windows(self.wide(events))
-        places = self.wide(self.places)[:, None]
-        scores = self.narrow(torch.tanh(seen + places))
-        shares = attention(scores, real)
-        return Interests(torch.einsum("lnh,lnd->nhd", shares, windows))
+        places, seen = self.wide(self.places)[:, None], self.wide(events)  # W1 (H + P), each event and place once
+        whole = band.windows()
+        parts = whole.split(PART) if self.training else [whole]
+        return Interests(torch.cat([self._attended(events, seen, places, part) for part in parts]))
+
+    def _attended(self, events: Tensor, seen: Tensor, places: Tensor, windows: Windows) -> Tensor:
+        shares = attention(self.narrow(torch.tanh(windows.of(seen) + places)), windows.real)
+        return torch.einsum("lnh,lnd->nhd", shares, windows.of(events))
 
 
 def attention(scores: Tensor, real: Tensor) -> Tensor:

@@ -58,15 +58,13 @@ class Band:
         flat = values.flatten(0, 1)
         return flat if self.requests is None else flat.index_select(0, self.requests)
 
-    def windows(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """[length, n, …] from values [r, P, …]: what stands at each place of each request's history, the newest last;
-        and bool [length, n] where something does (elsewhere the value is any)."""
+    def windows(self) -> "Windows":
+        """Each request's history, place by place."""
         happened, (runs, width) = self.asked(self.happened), self.there.shape
-        owners = torch.arange(runs, device=values.device)[:, None].expand(-1, self.happened.shape[1])
-        events = happened + torch.arange(-self.length, 0, device=values.device)[:, None]
-        flat = (self.asked(owners) * width + events.clamp(min=0)).flatten()
-        real = (events >= 0) & self.there.flatten()[flat].unflatten(0, events.shape)
-        return values.flatten(0, 1).index_select(0, flat).unflatten(0, events.shape), real
+        owners = torch.arange(runs, device=happened.device)[:, None].expand(-1, self.happened.shape[1])
+        events = happened + torch.arange(-self.length, 0, device=happened.device)[:, None]
+        where = self.asked(owners) * width + events.clamp(min=0)
+        return Windows(where, (events >= 0) & self.there.flatten()[where])
 
     def by_place(self, values: Tensor) -> Tensor:
         """[r, T, h, P] what values [length, h] say of each place: a learned bias, or fixed logits."""
@@ -79,6 +77,24 @@ class Band:
         hidden = ~self.real[:, :, None]
         shares = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(-1)
         return shares.masked_fill(hidden, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """n histories of L places, the newest event last. `where` int64 [L, n]: which of the flat [r·P] events stands at
+    each place; `real` bool [L, n]: whether one does (where not, `where` is any)."""
+
+    where: Tensor
+    real: Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """[L, n, …] from values [r, P, …]; any value where no event is."""
+        return values.flatten(0, 1).index_select(0, self.where.flatten()).unflatten(0, self.where.shape)
+
+    def split(self, size: int) -> list[Self]:
+        """The same in parts of `size` histories."""
+        pairs = zip(self.where.split(size, 1), self.real.split(size, 1), strict=True)
+        return [type(self)(where, real) for where, real in pairs]
 
 
 def summed(weights: Tensor, vectors: Tensor) -> Tensor:
