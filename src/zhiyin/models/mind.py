@@ -30,6 +30,7 @@ class MIND:
     interests: int = 4
     rounds: int = 3
     spread: float = 1.0
+    gain: float = 1.0
     adaptive: bool = True
     recency: bool = True
     hidden: tuple[int, ...] = (128,)
@@ -67,7 +68,8 @@ class Routed(nn.Module):
         super().__init__()
         self.spec = spec
         self.map = nn.Linear(spec.dim, spec.dim, bias=False)
-        nn.init.eye_(self.map.weight)
+        with torch.no_grad():
+            self.map.weight.copy_(spec.gain * torch.eye(spec.dim))
         self.recency = nn.Parameter(torch.zeros(length, 1)) if spec.recency else None
         self.register_buffer("logits", torch.randn(length, spec.interests) * spec.spread)
 
