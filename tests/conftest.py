@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
@@ -27,6 +28,9 @@ from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
 from zhiyin.release import Release
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
 
 USERS, ITEMS, EVENTS_PER_USER = 40, 60, 12
 START = 1_700_000_000_000

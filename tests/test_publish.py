@@ -3,13 +3,13 @@
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from zhiyin.errors import ReleaseError
@@ -130,18 +130,71 @@ def test_an_index_that_breaks_its_promise_is_not_published(root: Path, published
     assert not list(root.glob(".building*"))
 
 
-def test_a_full_disk_is_a_sentence_and_the_live_release_stays(
+@pytest.mark.parametrize("most", [100, 1_500, 8_000])
+def test_a_full_disk_is_a_sentence_and_the_live_release_stays(root: Path, published: Publisher, most: int) -> None:
+    """The system refuses files of more than `most` bytes, as a full disk would: ids, vectors, a tower."""
+    before = every_file(root)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        with pytest.raises(ReleaseError, match="could not be written.*the live release is untouched"):
+            published(root, "20260103-000000-cccc")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert every_file(root) == before
+    assert Releases(root).open().id == "20260102-000000-bbbb"
+
+
+def test_a_disk_that_is_full_at_the_very_last_step_leaves_nothing(
     root: Path, published: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(ReleaseError, match="no space left while publishing.*the live release is untouched"):
+    before = every_file(root)
+    monkeypatch.setattr(Releases, "swap", full)
+    with pytest.raises(ReleaseError, match="could not be written.*No space left.*the live release is untouched"):
         published(root, "20260103-000000-cccc")
-    monkeypatch.undo()
-    assert Releases(root).open().id == "20260102-000000-bbbb"
-    assert not list(root.glob(".building*"))
+    assert every_file(root) == before
+
+
+def test_a_swap_that_fails_leaves_the_live_one_and_no_leftover(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = every_file(root)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        Releases(root).point("20260101-000000-aaaa")
+    assert every_file(root) == before
+    assert Releases(root).current() == "20260102-000000-bbbb"
+
+
+def test_rolling_back_to_a_damaged_release_is_refused(root: Path) -> None:
+    vectors = root / "20260101-000000-aaaa" / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-1])
+    with pytest.raises(ReleaseError, match=r"vectors\.npy: damaged"):
+        Releases(root).roll_back()
+    assert Releases(root).current() == "20260102-000000-bbbb"
+
+
+def test_a_folder_that_was_renamed_is_not_that_release(root: Path) -> None:
+    (root / "20260101-000000-aaaa").rename(root / "20260104-000000-dddd")
+    with pytest.raises(ReleaseError, match="dddd: it says it is '20260101-000000-aaaa'"):
+        Releases(root).open("20260104-000000-dddd")
+
+
+def test_prune_clears_what_a_killed_prune_left(root: Path) -> None:
+    left = root / ".pruned-20250101-000000-0000"
+    left.mkdir()
+    (left / "vectors.npy").write_bytes(b"half")
+    assert Releases(root).prune(5) == []
+    assert not left.exists()
+
+
+def test_no_path_of_the_publishers_machine_is_in_a_release(root: Path) -> None:
+    for name in every_file(root):
+        assert b'File "' not in (root / name).read_bytes(), name
 
 
 def test_a_publish_that_was_killed_leaves_nothing_in_the_way(root: Path, published: Publisher) -> None:

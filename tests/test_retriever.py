@@ -148,7 +148,7 @@ def test_cards_come_with_the_fields_asked_and_missing_ones_are_marked(release: R
 
 @pytest.mark.parametrize("k", [0, -1, 61])
 def test_a_k_that_cannot_be_is_refused(release: Release, retriever: Retriever, k: int) -> None:
-    with pytest.raises(RequestError, match=rf"k = {k}; expected 1 to 60, the catalogue of release"):
+    with pytest.raises(RequestError, match=rf"k: {k}; expected 1 to 60, the catalogue of release"):
         retriever.retrieve(release, [Request(k=k)])
 
 
@@ -173,3 +173,12 @@ def test_a_request_makes_at_most_two_round_trips(release: Release, store: Store)
 def test_a_release_gives_the_trained_models_vectors(release: Release, examples: Examples, split: Split) -> None:
     assert torch.equal(torch.from_numpy(np.array(release.popular)), torch.arange(60, dtype=torch.int32))
     assert release.vectors.shape == (60, 16)
+
+
+def test_a_request_is_of_age_0_and_of_its_own_time_whatever_its_context_says(
+    release: Release, retriever: Retriever
+) -> None:
+    request = Request(events=(event("", "i3"),), k=10, time=NOW)
+    plain = retriever.retrieve(release, [request])
+    assert retriever.retrieve(release, [replace(request, context={"age": 10**12, "time": 0})]) == plain
+    assert retriever.retrieve(release, [replace(request, time=NOW + 6 * 3_600_000)]) != plain, "the hour has an effect"

@@ -1,20 +1,30 @@
 """The command line: parse, call, print. Errors a person can mend exit with 2, failures with 1."""
 
 import json
+import logging
 import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from zhiyin import client
-from zhiyin.errors import SpecError, UserError, ZhiyinError
-from zhiyin.screen import candidates_table, release_words, stored_words, training_bar
+from zhiyin.errors import ReleaseError, SpecError, UserError, ZhiyinError
+from zhiyin.screen import (
+    candidates_table,
+    data_sets_table,
+    release_words,
+    releases_table,
+    say,
+    screen,
+    stored_words,
+    training_bar,
+)
 
 if TYPE_CHECKING:
     from zhiyin.recipe import Recipe
@@ -30,7 +40,7 @@ app = typer.Typer(
     "`serve`, each with the recipe that init wrote.",
 )
 
-console = Console(stderr=True, highlight=False)
+console = screen()
 """Progress, tables and errors go to stderr; what a program may read goes to stdout."""
 
 RecipePath = Annotated[
@@ -45,14 +55,27 @@ def main() -> None:
     try:
         app()
     except ZhiyinError as error:
-        console.print(f"[bold red]zhiyin:[/] {escape(str(error))}", soft_wrap=True)
+        _say(str(error))
         sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(1)
+    except Exception as error:
+        _say(f"a bug: {type(error).__name__}: {error}. Please report it with what is in {_kept_traceback()}")
+        sys.exit(1)
 
 
-@app.command()
+def _say(sentence: str) -> None:
+    console.print(f"[bold red]zhiyin:[/] {escape(sentence)}", soft_wrap=True)
+
+
+def _kept_traceback() -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="zhiyin-", suffix=".log", delete=False) as file:
+        traceback.print_exc(file=file)
+    return file.name
+
+
+@app.command(epilog="Example: `zhiyin demo --keep`")
 def demo(
     home: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("movielens-100k"),
     data: Annotated[
@@ -69,7 +92,7 @@ def demo(
     run(home, data=data, keep=keep, port=port, console=console)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin init events.csv --items items.csv --users users.csv`")
 def init(
     events: Annotated[Path, typer.Argument(help="Your interaction log: .parquet, .csv, .tsv or .arrow.")],
     items: Annotated[Path | None, typer.Option(help="A table with one row an item (title, category, …).")] = None,
@@ -79,21 +102,28 @@ def init(
     time: Annotated[str, typer.Option(help="Column with the event's time.")] = "",
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at your own files, guess their columns and features, and write a recipe with a comment on every guess."""
     from zhiyin.data.guess import inspect, recipe_text
 
     if out.exists() and not force:
         raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
-    guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
+    with console.status("looking at your files"):
+        guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
     out.write_text(recipe_text(guess, out.stem))
-    console.print(f"wrote [bold]{out}[/]: read its comments, then run  zhiyin fit {out}")
+    if as_json:
+        print(json.dumps({"recipe": str(out)}))
+    name = escape(str(out))
+    say(console, f"wrote [bold]{name}[/]: read its comments, then run  zhiyin fit {name}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin data movielens-100k`")
 def data(
     name: Annotated[str, typer.Argument(help="A named data set; leave it out for the list.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for its tidy files and a recipe; NAME when left out.")] = Path(),
+    out: Annotated[
+        Path, typer.Option(help="Folder for its tidy files and a recipe; NAME when left out.", show_default=False)
+    ] = Path(),
     source: Annotated[
         Path | None, typer.Option("--data", help="Folder or archive that holds it, instead of fetching it.")
     ] = None,
@@ -117,22 +147,22 @@ def data(
     recipe.write_text(recipe_text(guess, name))
     if as_json:
         print(json.dumps({"events": str(found.events), "recipe": str(recipe)}))
-    console.print(f"wrote {folder}/: next, run  zhiyin fit {recipe}")
+    say(console, f"wrote {folder}/: next, run  zhiyin fit {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin prepare recipe.toml`")
 def prepare(recipe: RecipePath, as_json: Json = False) -> None:
-    """Read, check, sort and number the log. `fit` does it when it was not done."""
+    """Read, check, sort and number your log. `fit` does it when it was not done; do it again when the files changed."""
     _prepare(_recipe(recipe), as_json)
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin fit recipe.toml`")
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train the two towers. An interrupted run goes on where it stood; the best step by validation is kept."""
+    """Train the two towers. An interrupted run goes on where it stood; the step that validates best is kept."""
     from zhiyin import pipeline
 
     read = _recipe(recipe)
@@ -145,17 +175,17 @@ def fit(
     if as_json:
         print(json.dumps({"step": fitted.step, f"validation {measure}": fitted.recall, "run": str(read.run)}))
     else:
-        console.print(f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
-        console.print(f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
+        say(console, f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
+        say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin evaluate recipe.toml`")
 def evaluate(
     recipe: RecipePath,
-    part: Annotated[str, typer.Option(help="'test' or 'validation'.")] = "test",
+    part: Annotated[str, typer.Option(help="Which held-out events: 'test' or 'validation'.")] = "test",
     as_json: Json = False,
 ) -> None:
-    """Measure the trained model over the whole catalogue, beside popularity and item-kNN."""
+    """Measure the trained model on held-out events, beside popularity and item-kNN. Exact, over the whole catalogue."""
     from zhiyin import pipeline
 
     if part not in ("test", "validation"):
@@ -167,10 +197,10 @@ def evaluate(
         print(json.dumps(report.to_json()))
     else:
         console.print(report.table())
-        console.print(report.words, style="dim", soft_wrap=True)
+        say(console, report.words, style="dim")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin publish recipe.toml`")
 def publish(
     recipe: RecipePath,
     load: Annotated[
@@ -178,68 +208,93 @@ def publish(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Turn the trained model into the live release, after it has proved itself."""
+    """Turn the trained model into a release, check it against the model, and make it live."""
     from zhiyin import pipeline
 
     read = _recipe(recipe)
+    pipeline.trained(read)
+    loaded = _load(read) if load and not _forgets(read) else {}  # first: a release goes live with its cards there
     with console.status("building, opening and proving the release"):
         release = pipeline.publish(read)
-    loaded = _load(read) if load else {}
     if as_json:
         print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
         return
-    console.print(release_words(release))
+    say(console, release_words(release))
     if loaded:
-        console.print(stored_words(loaded))
-    console.print(f"next: zhiyin serve {recipe}")
+        say(console, stored_words(loaded))
+    say(console, f"next: zhiyin serve {recipe}")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin load recipe.toml`")
+def load(recipe: RecipePath, as_json: Json = False) -> None:
+    """Put the log's profiles, latest events and item cards into the store. `publish` does it, too; run it again when
+    the log has grown and was prepared again."""
+    read = _recipe(recipe)
+    if _forgets(read):
+        raise SpecError(
+            "a store in memory is gone when this command ends",
+            where=f"{recipe} store",
+            remedy='Set [store] use = "lmdb:LMDB".',
+        )
+    loaded = _load(read)
+    if as_json:
+        print(json.dumps(loaded))
+    else:
+        say(console, stored_words(loaded))
+
+
+@app.command(epilog="Example: `zhiyin releases recipe.toml --prune 3`")
 def releases(
     recipe: RecipePath,
-    prune: Annotated[int, typer.Option(help="Remove all but the newest N and the live one.", min=0)] = -1,
+    prune: Annotated[
+        int | None, typer.Option(metavar="N", help="Remove all but the newest N and the live one.", min=0)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the releases, the live one marked."""
-    from zhiyin.release import Releases, read_manifest
+    from zhiyin.release import Releases
 
     there = Releases(_recipe(recipe).releases)
-    if prune >= 0:
+    if prune is not None:
         for gone in there.prune(prune):
             console.print(f"removed {gone}")
     live = there.current()
-    manifests = [read_manifest(there.root / id) for id in there.ids()]
+    told = [{"id": id, "live": id == live, **_manifest(there.root / id)} for id in there.ids()]
     if as_json:
-        print(json.dumps([{"live": m["id"] == live, **{k: m[k] for k in ("id", "items", "proof")}} for m in manifests]))
+        kept = ("id", "live", "created", "items", "proof", "metrics", "trouble")
+        print(json.dumps([{name: one[name] for name in kept if name in one} for one in told]))
         return
-    table = Table("release", "created", "items", "overlap", "metrics", box=None)
-    for m in manifests:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in m.get("metrics", {}).items())
-        mark = "● " if m["id"] == live else "  "
-        table.add_row(mark + m["id"], m.get("created", ""), f"{m['items']:,}", f"{m['proof']['overlap']:.3f}", metrics)
-    console.print(table)
+    console.print(releases_table(told))
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin rollback recipe.toml`")
 def rollback(
     recipe: RecipePath,
     to: Annotated[str, typer.Option(help="The release to make live; the one before the live one when left out.")] = "",
+    as_json: Json = False,
 ) -> None:
-    """Make an older release live again. Servers follow within a second."""
+    """Make an older release live again, after its checksums were verified. Servers follow within a second."""
     from zhiyin.release import Releases
 
     there = Releases(_recipe(recipe).releases)
     before = there.current()
     if to:
         there.point(to)
-    console.print(f"live: {to or there.roll_back()}   (was {before})")
+    live = to or there.roll_back()
+    if as_json:
+        print(json.dumps({"live": live, "was": before}))
+    else:
+        console.print(f"live: {live}   (was {before})")
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin serve recipe.toml --port 8000`")
 def serve(
     recipe: RecipePath,
     host: Annotated[str, typer.Option(help="Address to listen on; the recipe's when left out.")] = "",
-    port: Annotated[int, typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.")] = -1,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port to listen on; the recipe's when left out, a free one when 0.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve the live release over HTTP, and follow when another one becomes live."""
     from dataclasses import replace
@@ -250,24 +305,26 @@ def serve(
 
     read = _recipe(recipe)
     settings = replace(read.service, host=host or read.service.host)
-    if port >= 0:
+    if port is not None:
         settings = replace(settings, port=port)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
-        run(Live(served.releases), served.store, settings)
+        run(Live(served.releases), served.store, settings, lambda words: say(console, words))
     finally:
         served.store.close()
 
 
-@app.command()
+@app.command(epilog="Example: `zhiyin ask 42 -k 10`")
 def ask(
     user: Annotated[str, typer.Argument(help="Whose candidates to ask for; leave it out for a new user.")] = "",
-    url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="Where `zhiyin serve` listens.")] = "http://127.0.0.1:8000",
     event: Annotated[list[str] | None, typer.Option(help="An item just chosen; may be given several times.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many candidates.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Ask a running service for one user's candidates."""
+    """Ask a running service (`zhiyin serve`) for one user's candidates."""
     request = {
         "k": k,
         "hydrate": ["*"],
@@ -279,11 +336,24 @@ def ask(
         print(json.dumps(answer, ensure_ascii=False))
     else:
         console.print(candidates_table(answer))
-        console.print(
+        say(
+            console,
             f"release {answer['release']}, channel {answer['channel']}, history {answer['history']}, "
             f"{answer['took_ms']:.1f} ms",
             style="dim",
         )
+        if answer["unknown_items"]:
+            console.print(f"not in this release, and passed over: {escape(', '.join(answer['unknown_items']))}")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What a release says of itself; its trouble, where it cannot be read."""
+    from zhiyin.release import read_manifest
+
+    try:
+        return read_manifest(folder)
+    except ReleaseError as error:
+        return {"trouble": error.what}
 
 
 def _prepare(recipe: "Recipe", as_json: bool) -> None:
@@ -296,18 +366,33 @@ def _prepare(recipe: "Recipe", as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(summary)))
     else:
-        console.print(summary.words())
+        say(console, summary.words())
 
 
 def _load(recipe: "Recipe") -> dict[str, int]:
     from zhiyin import pipeline
 
+    columns = (TextColumn("loading {task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
     store = recipe.store.open()
     try:
-        with console.status("loading the store") as status:
-            return pipeline.load(recipe, store, lambda what, done: status.update(f"loading the store: {what} {done:,}"))
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def watch(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total)
+                bar.update(tasks[what], completed=done)
+
+            return pipeline.load(recipe, store, watch)
     finally:
         store.close()
+
+
+def _forgets(recipe: "Recipe") -> bool:
+    """Whether the recipe's store ends with the process."""
+    from zhiyin.stores.memory import Memory
+
+    return isinstance(recipe.store, Memory)
 
 
 def _recipe(path: Path) -> "Recipe":
@@ -322,10 +407,10 @@ def _list_datasets(as_json: bool) -> None:
     if as_json:
         print(json.dumps({name: {"page": d.page, "licence": d.licence} for name, d in DATASETS.items()}))
         return
-    table = Table("name", "what it has", "licence", "page", box=None)
-    for name, one in DATASETS.items():
-        table.add_row(name, one.about, one.licence, one.page)
-    console.print(table)
+    console.print(data_sets_table(DATASETS))
+    say(
+        console, "next: zhiyin data NAME; where the internet is out of reach, zhiyin data NAME --data FOLDER_OR_ARCHIVE"
+    )
 
 
 def _bar(words: str) -> Progress:

@@ -3,43 +3,61 @@
 import json
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
+from urllib.parse import quote
 
-from zhiyin.errors import DataError, RequestError
+from zhiyin.errors import Failure, RequestError, ZhiyinError
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A service is a neighbour: a proxy to the world outside knows no way to it."""
 
 
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The service's answer to a JSON body. `RequestError` says what the service refused, `DataError` that none came."""
-    headers = {"content-type": "application/json"}
-    return _answer(urllib.request.Request(url, json.dumps(body).encode(), headers))  # noqa: S310 – the user's own URL
+    """The service's answer to a JSON body. `RequestError` says what the service refused, `Failure` that it could not
+    answer, or that none did."""
+    return _answer(url, json.dumps(body).encode())
 
 
 def get(url: str) -> dict[str, Any]:
     """The service's answer to a GET. Raises like `post`."""
-    return _answer(urllib.request.Request(url))  # noqa: S310
+    return _answer(url, None)
 
 
-def _answer(request: urllib.request.Request) -> dict[str, Any]:
+def item(url: str, id: str) -> dict[str, Any]:
+    """What the service at `url` tells of an item. Raises like `post`."""
+    return get(f"{url}/v1/items/{quote(id, safe='')}")
+
+
+def _answer(url: str, body: bytes | None) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise RequestError(f"{url!r} is no address", expected="http://HOST:PORT", remedy="See --url.")
+    headers = {} if body is None else {"content-type": "application/json"}
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 – the user's own service
-            answer: dict[str, Any] = json.load(response)
-            return answer
+        request = urllib.request.Request(url, body, headers)  # noqa: S310 – http, as was just seen
+        with _DIRECT.open(request, timeout=30) as response:
+            answer = json.load(response)
     except urllib.error.HTTPError as error:
-        raise _refusal(request.full_url, error) from None
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"no answer ({error})", where=request.full_url, remedy="Is `zhiyin serve` running there? See --url."
+        raise _refusal(url, error) from None
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise Failure(
+            f"no answer ({reason})", where=url, remedy="Is `zhiyin serve` running there? See --url."
         ) from None
+    if not isinstance(answer, dict):
+        raise Failure("the answer is no JSON object", where=url, remedy="Is that zhiyin's service? See --url.")
+    return answer
 
 
-def _refusal(url: str, error: urllib.error.HTTPError) -> RequestError:
+def _refusal(url: str, error: urllib.error.HTTPError) -> ZhiyinError:
+    kind = RequestError if error.code < 500 else Failure
     try:
         said = json.loads(error.read())["error"]
-        return RequestError(
+        return kind(
             said["message"],
             where=said.get("where") or url,
             expected=said.get("expected", ""),
             remedy=said.get("remedy", ""),
         )
-    except (ValueError, KeyError, TypeError):
-        return RequestError(f"HTTP status {error.code}", where=url)
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
+        return kind(f"HTTP status {error.code}", where=url)

@@ -31,7 +31,7 @@ class ZhiyinError(Exception):
 
     def at(self, where: str) -> Self:
         """The same error, seen from one level further out: `where` is put before its own place."""
-        place = f"{where}{self.where}" if self.where.startswith((".", "[")) else f"{where} {self.where}".rstrip()
+        place = f"{where}{self.where}" if self.where.startswith((".", "[")) else f"{where} {self.where}".strip()
         return type(self)(self.what, where=place, expected=self.expected, remedy=self.remedy)
 
 

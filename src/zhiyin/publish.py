@@ -5,13 +5,14 @@ agree with the trained model is it renamed into place and made live by a second 
 that was live stays live.
 """
 
-import errno
 import json
+import logging
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,35 +69,42 @@ def publish(
 
     `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity and overlap; `popular`: rows,
     most popular first; `id`: sorts after every older release's; `facts`: whatever else the manifest should say
-    (metrics, model, when). Raises `ReleaseError` when towers or index do not prove themselves, when the disk is full,
-    or when the id is taken; nothing is left behind then.
+    (metrics, model, when). Raises `ReleaseError` when towers or index do not prove themselves, when it cannot be
+    written (a full disk), or when the id is taken; nothing is left behind then.
     """
-    root.mkdir(parents=True, exist_ok=True)
     if (root / id).exists():
         raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
     hidden = root / f".building-{id}"
     shutil.rmtree(hidden, ignore_errors=True)
+    facts = {**facts, "items": len(data.items)}
     try:
+        root.mkdir(parents=True, exist_ok=True)
         users = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
-        _write_manifest(hidden, id, schema, index, {**facts, "items": len(data.items)})
+        _write_manifest(hidden, id, schema, index, facts)
         release = Release.open(hidden)
         proof = prove(release, hidden, users, promise)
-        _write_manifest(hidden, id, schema, index, {**facts, "items": len(data.items), "proof": proof})
+        manifest = _write_manifest(hidden, id, schema, index, {**facts, "proof": proof})
         _sync(hidden)
         hidden.rename(root / id)
+        _make_live(root, id)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ReleaseError(
-                f"no space left while publishing '{id}' ({error.strerror})",
-                where=str(root),
-                remedy="Free some space, or remove old releases with `zhiyin releases --prune 3`; the live release is "
-                "untouched.",
-            ) from None
-        raise
+        raise ReleaseError(
+            f"'{id}' could not be written ({error.strerror or error})",
+            where=str(root),
+            remedy="Look at the disk and its space (`zhiyin releases RECIPE --prune 3` frees some). Nothing was "
+            "published; the live release is untouched.",
+        ) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    Releases(root).point(id)
-    return Release.open(root / id)
+    return replace(release, manifest=manifest)
+
+
+def _make_live(root: Path, id: str) -> None:
+    try:
+        Releases(root).swap(id)
+    except OSError:
+        (root / id).rename(root / f".building-{id}")  # its builder clears it away
+        raise
 
 
 def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> dict[str, float]:
@@ -202,20 +210,37 @@ class _ItemTower(nn.Module):
 def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
     """Write one tower as ONNX, traced on two rows (the exporter takes one row for a constant)."""
     first, *columns = (torch.cat([tensor[:2]] * 2)[:2] for tensor in inputs.values())
-    shapes = ({0: torch.export.Dim.DYNAMIC}, tuple({0: torch.export.Dim.DYNAMIC} for _ in columns))
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter's own, of no use to whoever publishes
-        torch.onnx.export(
+    rows = {0: torch.export.Dim.DYNAMIC}
+    shapes = (rows, (rows,) * len(columns)) if columns else (rows,)
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
             tower,
             (first, *columns),
-            path,
             input_names=list(inputs),
             output_names=["vectors"],
             dynamic_shapes=shapes,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+    if program is None:
+        raise ReleaseError("the exporter made nothing", where=path.name)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces and paths of this machine: of no use to a server
+    program.save(path, external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the exporter logs and warns of (that torchvision, which no tower needs, is not installed) is of no use."""
+    exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter.setLevel(level)
 
 
 def _first(inputs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -228,7 +253,9 @@ def _save_arrays(folder: Path, inputs: Mapping[str, Tensor]) -> None:
         np.save(folder / f"{name}.npy", tensor.numpy())
 
 
-def _write_manifest(folder: Path, id: str, schema: Schema, index: IndexSpec, facts: Mapping[str, Any]) -> None:
+def _write_manifest(
+    folder: Path, id: str, schema: Schema, index: IndexSpec, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     manifest = {
         "format": FORMAT,
         "id": id,
@@ -239,6 +266,7 @@ def _write_manifest(folder: Path, id: str, schema: Schema, index: IndexSpec, fac
     }
     manifest["digest"] = manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
 
 
 def _sync(folder: Path) -> None:

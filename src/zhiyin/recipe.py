@@ -1,7 +1,8 @@
 """The recipe: one TOML file that says all of it. Tables are the specs of the stages they are named after."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -55,7 +56,7 @@ class Recipe:
         """Raises `SpecError` for a file that is missing or no TOML, an unknown table or key, or a wrong value."""
         path = Path(path).absolute()
         try:
-            tables = tomllib.loads(path.read_text())
+            tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise SpecError(
                 "there is no such recipe",
@@ -64,6 +65,8 @@ class Recipe:
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SpecError(f"not TOML: {error}", where=str(path)) from None
+        except OSError as error:
+            raise SpecError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from None
         return cls.of(tables, path)
 
     @classmethod
@@ -99,38 +102,33 @@ class Recipe:
 
     @property
     def splitter(self) -> Splitter:
-        splitter: Splitter = self._used("split", "zhiyin.data", LeaveLastOut())
+        splitter: Splitter = self._used("split", "zhiyin.data", Splitter, LeaveLastOut())
         return splitter
 
     @property
     def plan(self) -> "Plan":
-        """Model, negatives, loss, optimiser, training."""
-        try:
+        """Model, negatives, loss, optimiser, training. The promise is checked too: not after hours of training."""
+        with self._needing("training"):
             from zhiyin.learning.fit import Plan
-        except ModuleNotFoundError as error:
-            raise SpecError(
-                f"training needs the package '{error.name}', which is not installed",
-                where=self.path.name,
-                remedy="pip install 'zhiyin[train]'",
-            ) from None
         if "model" not in self.tables:
             raise SpecError(
                 "the table [model] is missing",
                 where=self.path.name,
                 remedy='Add it, with use = "youtube_dnn:YouTubeDNN".',
             )
+        _ = self.promise
         plan: Plan = self._at(lambda: spec.build(Plan, {k: self.tables[k] for k in _PLAN if k in self.tables}))
         return plan
 
     @property
     def index(self) -> IndexSpec:
-        index: IndexSpec = self._used("index", "zhiyin.indexes", HNSW())
+        index: IndexSpec = self._used("index", "zhiyin.indexes", IndexSpec, HNSW())
         return index
 
     @property
     def promise(self) -> "Promise":
-        from zhiyin.publish import Promise
-
+        with self._needing("publishing"):
+            from zhiyin.publish import Promise
         return self._build(Promise, "promise")
 
     @property
@@ -138,7 +136,7 @@ class Recipe:
         """Where the store lies is relative to the recipe; in `home`, unless it says otherwise."""
         if "store" not in self.tables:
             return LMDB(path=self.home / "store")
-        store: StoreSpec = self._used("store", "zhiyin.stores", None)
+        store: StoreSpec = self._used("store", "zhiyin.stores", StoreSpec, None)
         if isinstance(store, LMDB):
             named = "path" in self._table("store")
             return replace(store, path=self._resolve(store.path) if named else self.home / "store")
@@ -168,17 +166,28 @@ class Recipe:
         built: spec.Spec = self._at(lambda: spec.build(kind, table, name))
         return built
 
-    def _used(self, name: str, package: str, default: Any) -> Any:
+    def _used(self, name: str, package: str, kind: type[Any], default: Any) -> Any:
         if name not in self.tables:
             return default
         table = self._table(name)
-        return self._at(lambda: spec.used_build(table, package, name))
+        return self._at(lambda: spec.used_build(table, package, name, kind))
 
     def _table(self, name: str) -> Mapping[str, object]:
         table = self.tables.get(name, {})
         if not isinstance(table, Mapping):
             raise SpecError(f"{name} = {table!r}", where=self.path.name, expected=f"a table: [{name}]")
         return table
+
+    @contextmanager
+    def _needing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise SpecError(
+                f"{what} needs the package '{error.name}', which is not installed",
+                where=self.path.name,
+                remedy="pip install 'zhiyin[train]'",
+            ) from None
 
     def _at(self, make: Callable[[], Any]) -> Any:
         try:

@@ -80,7 +80,8 @@ class Release:
     def open(cls, folder: Path) -> Self:
         """Open a release and verify every file of it.
 
-        Raises `ReleaseError` naming the file that is missing, damaged or not in the manifest, or the newer format.
+        Raises `ReleaseError` naming the file that is missing, damaged or not in the manifest, or the newer format;
+        `SpecError` or `SearchError` for an index or a feature that is not installed here.
         """
         manifest = read_manifest(folder)
         verify(folder, manifest)
@@ -105,8 +106,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         newer = manifest["format"] > FORMAT
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ReleaseError("no release here", where=str(folder), remedy="Run `zhiyin publish recipe.toml`.") from None
+    except OSError as error:
+        raise ReleaseError(f"cannot be read ({error.strerror})", where=str(path)) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"damaged: {error}", where=str(path), remedy="Roll back, or publish again.") from None
     if newer:
@@ -163,44 +166,69 @@ class Releases:
     def current(self) -> str:
         """The live release's id. Raises `ReleaseError` when there is none."""
         try:
-            return (self.root / CURRENT).read_text().strip()
+            id = (self.root / CURRENT).read_text().strip()
         except FileNotFoundError:
+            id = ""
+        if not id:
             raise ReleaseError(
                 "no release is live", where=str(self.root), remedy="Run `zhiyin publish recipe.toml` first."
-            ) from None
+            )
+        return id
 
     def open(self, id: str = "") -> Release:
-        """A release by id; the live one when none is named."""
-        return Release.open(self.root / (id or self.current()))
+        """A release by id; the live one when none is named. Raises like `Release.open`, and `ReleaseError` for a folder
+        that was renamed: ids are what an answer is traced by."""
+        name = id or self.current()
+        release = Release.open(self.root / name)
+        if release.id != name:
+            raise ReleaseError(
+                f"it says it is '{release.id}'", where=str(self.root / name), remedy="Give the folder that name back."
+            )
+        return release
 
     def point(self, id: str) -> None:
-        """Make a release live: one rename. Raises `ReleaseError` for an id that is not here."""
+        """Make a release live: one rename. Raises `ReleaseError` for an id that is not here, or a release that is
+        damaged or too new to be opened: what was live stays live then."""
         if id not in self.ids():
             raise ReleaseError(
                 f"there is no release '{id}'{spec.nearest(id, self.ids())}",
                 where=str(self.root),
                 expected=f"one of {', '.join(self.ids()) or 'none: publish first'}",
             )
-        hidden = self.root / f".{CURRENT}.{os.getpid()}"
-        with hidden.open("w") as file:
-            file.write(id + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(self.root / CURRENT)
+        verify(self.root / id, read_manifest(self.root / id))
+        self.swap(id)
+
+    def swap(self, id: str) -> None:
+        """`point`, for a release that has just proved itself."""
+        hidden = self.root / f".{CURRENT}.{os.urandom(4).hex()}"
+        try:
+            with hidden.open("w") as file:
+                file.write(id + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.replace(self.root / CURRENT)
+        finally:
+            hidden.unlink(missing_ok=True)
         sync_folder(self.root)
 
     def roll_back(self) -> str:
-        """Make the release before the live one live, and say which. Raises `ReleaseError` when it is the oldest."""
-        ids = self.ids()
-        older = [id for id in ids if id < self.current()]
+        """Make the release before the live one live, and say which. Raises `ReleaseError` when it is the oldest, and
+        like `point`."""
+        live = self.current()
+        older = [id for id in self.ids() if id < live]
         if not older:
-            raise ReleaseError(f"'{self.current()}' is the oldest release", where=str(self.root))
+            raise ReleaseError(
+                f"'{live}' is the oldest release", where=str(self.root), remedy="There is none to go back to."
+            )
         self.point(older[-1])
         return older[-1]
 
     def prune(self, keep: int) -> list[str]:
         """Remove all but the newest `keep` releases and the live one; say which went."""
-        gone = [id for id in self.ids()[: -keep or None] if id != self.current()]
+        for leftover in self.root.glob(".pruned-*"):
+            shutil.rmtree(leftover)  # a prune was killed here
+        live = self.current()
+        gone = [id for id in self.ids()[: -keep or None] if id != live]
         for id in gone:
             hidden = self.root / f".pruned-{id}"
             (self.root / id).rename(hidden)  # a half-removed release is never seen

@@ -15,7 +15,7 @@ from zhiyin.channels.deep import Deep
 from zhiyin.channels.popular import Popular
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError
-from zhiyin.features.schema import TIME
+from zhiyin.features.schema import AGE, TIME
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
 
@@ -25,7 +25,8 @@ class Request:
     """One user wants `k` candidates.
 
     `user`: whose profile and events to read from the store; "" for nobody's. `events` and `profile` come with the
-    request: events are added to the stored ones in time order, profile values replace stored ones of the same name.
+    request: events are added to the stored ones in time order (one that is stored already counts once), profile values
+    replace stored ones of the same name.
     `context`: what else the request says (device, page, …). `time`: when it came, milliseconds since 1970.
     `exclude`: item ids that must not come back; `exclude_seen` adds every item of the history to them.
     `hydrate`: which fields of the items' cards to answer with; "*" is all of them.
@@ -74,7 +75,7 @@ class Retriever:
         the popular items. Raises `RequestError` naming the field for a k that is not 1 … the catalogue's size.
         """
         for i, request in enumerate(requests):
-            _check(release, request, f"requests[{i}]" if len(requests) > 1 else "")
+            _check(release, request, f"requests[{i}].k" if len(requests) > 1 else "k")
         seekers = self._seekers(release, requests)
         known = [_is_known(release, seeker) for seeker in seekers]
         deep = iter(Deep().find(release, [s for s, there in zip(seekers, known, strict=True) if there]))
@@ -105,13 +106,13 @@ class Retriever:
 def _check(release: Release, request: Request, where: str) -> None:
     size = len(release.items)
     if not 1 <= request.k <= size:
-        raise RequestError(
-            f"k = {request.k}", where=where, expected=f"1 to {size}, the catalogue of release {release.id}"
-        )
+        raise RequestError(f"{request.k}", where=where, expected=f"1 to {size}, the catalogue of release {release.id}")
 
 
 def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
-    events = sorted((*state.events, *request.events), key=lambda event: event.time)  # stable: arrival breaks ties
+    stored = {(event.item, event.time) for event in state.events} if request.events else set()
+    new = (event for event in request.events if (event.item, event.time) not in stored)
+    events = sorted((*state.events, *new), key=lambda event: event.time)  # stable: arrival breaks ties
     rows = release.items.rows([event.item for event in events])
     hidden = release.items.rows(request.exclude)
     if request.exclude_seen:
@@ -121,7 +122,7 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
         rows=rows[known],
         events=[event for event, there in zip(events, known, strict=True) if there],
         profile={**(state.profile or {}), **request.profile},
-        context={**request.context, TIME: request.time},
+        context={**request.context, TIME: request.time, AGE: 0},
         hidden=np.unique(hidden[hidden != UNKNOWN]),
         k=request.k,
     )
@@ -133,7 +134,7 @@ def _is_known(release: Release, seeker: Seeker) -> bool:
 
 
 def _answer(release: Release, request: Request, seeker: Seeker, channel: str, found: Found) -> Candidates:
-    own = [event.item for event in request.events]
+    own = list(dict.fromkeys(event.item for event in request.events))
     unknown = [item for item, row in zip(own, release.items.rows(own), strict=True) if row == UNKNOWN]
     return Candidates(
         release=release.id,

@@ -1,67 +1,134 @@
-"""What the command line and the demo show a person."""
+"""What the command line and the demo show a person, on a terminal of 80 columns or in a file."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from zhiyin.release import Release
-
 if TYPE_CHECKING:
+    from zhiyin.data.datasets import DataSet
     from zhiyin.learning.fit import Progress as Training
+    from zhiyin.release import Release
+
+PIPE_WIDTH = 120
+"""Columns that a table may take where there is no terminal and COLUMNS does not say."""
+
+
+def screen() -> Console:
+    """Where a person reads: stderr, so that stdout is free for what a program reads."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(stderr=True, highlight=False, width=PIPE_WIDTH)
+    return console
+
+
+def say(console: Console, words: str, style: str | None = None) -> None:
+    """A sentence: wrapped between words on a terminal, one line in a file or a pipe."""
+    console.print(words, style=style, soft_wrap=not console.is_terminal)
 
 
 @contextmanager
 def training_bar(console: Console) -> Iterator[Callable[["Training"], None]]:
-    """A progress bar that a `fit` can watch."""
+    """What a `fit` can be watched by: a progress bar on a terminal, elsewhere one line an epoch."""
+    if not console.is_terminal:
+        yield _training_lines(console)
+        return
     columns = (
-        TextColumn("epoch {task.fields[epoch]:.1f}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} examples/s  {task.fields[recall]}"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=12 if console.width < 100 else 32),
+        TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=None, epoch=0.0, loss=float("nan"), speed=0.0, recall="")
+        task = bar.add_task("starting", total=None, words="")
 
         def watch(training: "Training") -> None:
-            recall = "" if training.recall is None else f"recall {training.recall:.4f} (best {training.best:.4f})"
+            recall = "" if training.recall is None else f"  recall {training.recall:.4f}"
             bar.update(
                 task,
                 total=training.steps,
                 completed=training.step,
-                epoch=training.epoch,
-                loss=training.loss,
-                speed=training.examples_per_second,
-                recall=recall,
+                description=f"epoch {training.epoch:.1f}",
+                words=f"loss {training.loss:.3f}  {training.examples_per_second:,.0f}/s{recall}",
             )
 
         yield watch
+        bar.update(task, visible=bar.tasks[0].total is not None)  # a run that was finished before has no bar
+
+
+def _training_lines(console: Console) -> Callable[["Training"], None]:
+    told = 0
+
+    def watch(training: "Training") -> None:
+        nonlocal told
+        if training.recall is not None and int(training.epoch) > told:
+            told = int(training.epoch)
+            say(
+                console,
+                f"epoch {training.epoch:.1f}: loss {training.loss:.3f}, validation recall {training.recall:.4f}, "
+                f"best {training.best:.4f}, {training.examples_per_second:,.0f} examples/s",
+            )
+
+    return watch
 
 
 def candidates_table(answer: dict[str, Any]) -> Table:
     """An answer of the service, for a person: rank, item, score, and its card."""
     names = list(dict.fromkeys(name for c in answer["candidates"] for name in (c.get("card") or {})))[:4]
     table = Table("", "item", "score", *names, box=None)
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for rank, candidate in enumerate(answer["candidates"], 1):
         card = candidate.get("card") or {}
-        cells = [", ".join(map(str, v)) if isinstance(v := card.get(name, ""), list) else str(v) for name in names]
-        table.add_row(str(rank), candidate["item_id"], f"{candidate['score']:.3f}", *map(escape, cells))
+        cells = [_cell(card.get(name, "")) for name in names]
+        table.add_row(str(rank), escape(candidate["item_id"]), f"{candidate['score']:.3f}", *map(escape, cells))
     return table
 
 
-def release_words(release: Release) -> str:
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def data_sets_table(data_sets: Mapping[str, "DataSet"]) -> Table:
+    """The named data sets: what each has, its licence, its page."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, one in data_sets.items():
+        table.add_row(name, f"{one.about}\n[dim]{one.licence}\n{one.page}[/]")
+    return table
+
+
+def release_words(release: "Release") -> str:
     """What a release has proved, in a sentence."""
     proof = release.manifest["proof"]
     return (
         f"release [bold]{release.id}[/] is live: {len(release.items):,} items, towers within {proof['parity']:.0e} of "
         f"the trained ones, index overlap@{proof['k']} {proof['overlap']:.4f}"
     )
+
+
+def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
+    """The releases, oldest first (an id begins with its time, UTC), the live one marked; of one that cannot be opened
+    what its `trouble` is."""
+    table = Table("release", "items", "overlap", "metrics", box=None)
+    table.columns[0].no_wrap = True
+    for one in releases:
+        name = ("● " if one["live"] else "  ") + one["id"]
+        if "trouble" in one:
+            table.add_row(name, "", "", escape(one["trouble"]))
+            continue
+        metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in one.get("metrics", {}).items())
+        table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", metrics)
+    return table
 
 
 def stored_words(loaded: Mapping[str, int]) -> str:

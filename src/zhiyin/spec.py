@@ -13,12 +13,13 @@ An unknown key is an error that names the nearest one; a value of the wrong type
 import dataclasses
 import difflib
 import importlib
+import math
 import pkgutil
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from zhiyin.errors import SpecError
 
@@ -59,12 +60,15 @@ def build(kind: type[Spec], table: Mapping[str, object], where: str = "") -> Spe
         raise error.at(where) from None
 
 
-def resolve(use: str, package: str, where: str = "") -> type[Any]:
-    """The class that `use = "module:Class"` names; a module without a dot is one of `package`'s."""
+def resolve(use: str, package: str, where: str = "", kind: type[Any] = object) -> type[Any]:
+    """The class that `use = "module:Class"` names; a module without a dot is one of `package`'s.
+
+    `kind`: the protocol it must have the members of. Raises `SpecError` for what is not there, or is another thing.
+    """
     module, _, name = use.partition(":")
-    if not name:
-        raise SpecError(f"use = {use!r}", where=where, expected=f"module:Class, such as {_example(package)}")
     full = module if "." in module else f"{package}.{module}"
+    if not name or not all(part.isidentifier() for part in full.split(".")):
+        raise SpecError(f"use = {use!r}", where=where, expected=f"module:Class, such as {_example(package, kind)}")
     try:
         found = getattr(importlib.import_module(full), name, None)
     except ModuleNotFoundError as error:
@@ -76,22 +80,31 @@ def resolve(use: str, package: str, where: str = "") -> type[Any]:
             ) from None
         found = None
     if not dataclasses.is_dataclass(found) or not isinstance(found, type):
-        known = [f"{m}:{c}" for m, c in choices(package)] if "." not in module else []
+        known = [f"{m}:{c}" for m, c in choices(package, kind)]
         raise SpecError(
             f"use = {use!r} is unknown{nearest(use, known)}",
             where=where,
-            expected=f"one of {', '.join(known)}" if known else "",
+            expected=f"one of {', '.join(known)}" + (", or a dataclass in a module of yours" if "." in module else ""),
+        )
+    if lacking := _lacking(found, kind):
+        known = [f"{m}:{c}" for m, c in choices(package, kind)]
+        raise SpecError(
+            f"use = {use!r} is no {kind.__name__}: it has no {' and no '.join(lacking)}",
+            where=where,
+            expected=f"one of {', '.join(known)}",
         )
     return found
 
 
-def choices(package: str) -> list[tuple[str, str]]:
-    """(module, class) of every spec in `package`: each module says which are its own by its `EXAMPLES`."""
+def choices(package: str, kind: type[Any] = object) -> list[tuple[str, str]]:
+    """(module, class) of every spec in `package` that is of a `kind`: each module says which are its own by its
+    `EXAMPLES`."""
     found: dict[tuple[str, str], None] = {}
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         module = importlib.import_module(f"{package}.{info.name}")
         for example in getattr(module, "EXAMPLES", ()):
-            found[(info.name, type(example).__name__)] = None
+            if not _lacking(type(example), kind):
+                found[(info.name, type(example).__name__)] = None
     return list(found)
 
 
@@ -121,17 +134,17 @@ def used_table(spec: object, package: str) -> dict[str, Any]:
     return {"use": _use(type(spec), package), **table(spec)}
 
 
-def used_build(table: Mapping[str, object], package: str, where: str = "") -> Any:
-    """The spec whose class the table's own `use` names."""
+def used_build(table: Mapping[str, object], package: str, where: str = "", kind: type[Any] = object) -> Any:
+    """The spec whose class the table's own `use` names; `kind`: the protocol it must have the members of."""
     use = table.get("use")
     if not isinstance(use, str):
         raise SpecError(
             "'use' is missing" if use is None else f"use = {use!r}",
             where=where,
-            expected=f"module:Class, such as {_example(package)}",
+            expected=f"module:Class, such as {_example(package, kind)}",
         )
     rest = {key: value for key, value in table.items() if key != "use"}
-    return build(resolve(use, package, where), rest, where)
+    return build(resolve(use, package, where, kind), rest, where)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -148,12 +161,8 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        inner = [a for a in arguments if a is not type(None)]
-        hint, origin, arguments = (
-            (inner[0], get_origin(inner[0]), get_args(inner[0])) if len(inner) == 1 else (hint, Union, tuple(inner))
-        )
-    if origin is Union:
-        return _convert_first(arguments, value, where)
+        inner = tuple(a for a in arguments if a is not type(None))
+        return _convert(_at_home(inner[0], package), value, where) if len(inner) == 1 else _first(inner, value, where)
     if origin is Literal:
         if value not in arguments:
             raise SpecError(
@@ -165,12 +174,12 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise SpecError(_found(value), where=where, expected="a list")
-        element = Annotated[arguments[0], Home(package)] if package else arguments[0]
+        element = _at_home(arguments[0], package)
         return tuple(_convert(element, v, f"{where}[{i}]") for i, v in enumerate(value))
     if package:
         if not isinstance(value, Mapping):
             raise SpecError(_found(value), where=where, expected="a table with a 'use' key")
-        return used_build(value, package, where)
+        return used_build(value, package, where, hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise SpecError(_found(value), where=where, expected="a table")
@@ -182,7 +191,7 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     return _convert_plain(hint, value, where)
 
 
-def _convert_first(hints: tuple[Any, ...], value: object, where: str) -> Any:
+def _first(hints: tuple[Any, ...], value: object, where: str) -> Any:
     for hint in hints:
         try:
             return _convert(hint, value, where)
@@ -199,6 +208,8 @@ def _convert_plain(hint: Any, value: object, where: str) -> Any:
         return Path(value)
     if hint in _NAMES and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise SpecError(_found(value), where=where, expected=_NAMES[hint])
+    if isinstance(value, float) and math.isnan(value):
+        raise SpecError("nan is no number", where=where, expected=_NAMES[float])
     return value
 
 
@@ -208,9 +219,23 @@ def _found(value: object) -> str:
 
 
 def _home(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return next((home for one in get_args(hint) if (home := _home(one))), "")
     if get_origin(hint) is Annotated:
         return next((m.package for m in hint.__metadata__ if isinstance(m, Home)), "")
     return ""
+
+
+def _at_home(hint: Any, package: str) -> Any:
+    return Annotated[hint, Home(package)] if package else hint
+
+
+def _lacking(found: type[Any], kind: type[Any]) -> list[str]:
+    """The members of a protocol that a class has not."""
+    there = {*dir(found), *(f.name for f in dataclasses.fields(found))}
+    bases = [base for base in kind.__mro__ if getattr(base, "_is_protocol", False) and base is not Protocol]
+    wanted = dict.fromkeys(name for base in bases for name in (*vars(base), *base.__annotations__))
+    return [name for name in wanted if (name == "__call__" or not name.startswith("_")) and name not in there]
 
 
 def _use(kind: type[Any], package: str) -> str:
@@ -218,8 +243,8 @@ def _use(kind: type[Any], package: str) -> str:
     return f"{module.removeprefix(package + '.')}:{kind.__name__}"
 
 
-def _example(package: str) -> str:
-    known = choices(package)
+def _example(package: str, kind: type[Any]) -> str:
+    known = choices(package, kind)
     return f"'{known[0][0]}:{known[0][1]}'" if known else "'my.module:MyClass'"
 
 

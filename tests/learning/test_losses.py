@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zhiyin.errors import SpecError
 from zhiyin.learning.base import Scores
-from zhiyin.learning.losses import BPR, EXAMPLES, CorrectedLogQ, FullSoftmax, Hinge, SampledSoftmax
+from zhiyin.learning.losses import BCE, BPR, EXAMPLES, GBCE, CorrectedLogQ, FullSoftmax, Hinge, SampledSoftmax
 
 Plain = dict[str, Any]
 
@@ -27,44 +27,90 @@ def random_scores(seed: int, n: int = 5, m: int = 9, share: float = 0.2) -> Scor
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     hits = torch.nonzero(torch.rand(n, m, generator=generator) < share).T
-    return Scores(draw(n, 4), draw(n, 4), draw(m, 4), -draw(n).abs(), -draw(m).abs(), hits)
+    users, positives, negatives, own = draw(n, 4), draw(n, 4), draw(m, 4), draw(n, 2, 4)
+    own_real = torch.rand(n, 2, generator=generator) >= share
+    return Scores(users, positives, negatives, -draw(n).abs(), -draw(m).abs(), hits, own, own_real, catalogue_size=40)
 
 
-def real(scores: Scores, i: int) -> list[int]:
+def terms(scores: Scores, i: int) -> list[tuple[float, float]]:
+    """(score, logq) of each negative of an example, its own ones uncorrected."""
     none = {j for example, j in scores.hits.T.tolist() if example == i}
-    return [j for j in range(len(scores.negatives)) if j not in none]
+    shared = [
+        (float(scores.users[i] @ scores.negatives[j]), float(scores.negative_logq[j]))
+        for j in range(len(scores.negatives))
+        if j not in none
+    ]
+    assert scores.own is not None
+    assert scores.own_real is not None
+    return shared + [
+        (float(scores.users[i] @ scores.own[i, j]), 0.0) for j in range(scores.own.shape[1]) if scores.own_real[i, j]
+    ]
 
 
 def slow_sampled_softmax(s: Scores, i: int) -> float:
     top = math.exp(s.positive[i] - s.positive_logq[i])
-    return -math.log(top / (top + sum(math.exp(s.negative[i, j] - s.negative_logq[j]) for j in real(s, i))))
+    return -math.log(top / (top + sum(math.exp(score - logq) for score, logq in terms(s, i))))
 
 
 def slow_full_softmax(s: Scores, i: int) -> float:
     top = math.exp(s.positive[i])
-    return -math.log(top / (top + sum(math.exp(s.negative[i, j]) for j in real(s, i))))
+    return -math.log(top / (top + sum(math.exp(score) for score, _ in terms(s, i))))
+
+
+def slow_bare_softmax(s: Scores, i: int) -> float:
+    return slow_full_softmax(s, i)
+
+
+def slow_smoothed(s: Scores, i: int) -> float:
+    """The cross entropy with 0.9 on the positive and 0.1 over the catalogue, whose mean score is told by 1/q."""
+    weights = (-s.negative_logq).exp()
+    mean = float((weights * (s.negatives @ s.users[i])).sum() / weights.sum())
+    positive = float(s.positive[i] - s.positive_logq[i])
+    whole = slow_sampled_softmax(s, i) + positive
+    return whole - 0.9 * positive - 0.1 * mean
 
 
 def slow_corrected(s: Scores, i: int) -> float:
-    q = {j: math.exp(s.negative_logq[j]) / (len(s.negatives) - math.exp(s.positive_logq[i])) for j in real(s, i)}
-    total = sum(math.exp(s.negative[i, j]) / q[j] for j in q)
-    chance = math.exp(s.positive[i]) / (math.exp(s.positive[i]) + total / len(q))
+    left = len(s.negatives) - math.exp(s.positive_logq[i])
+    total = sum(math.exp(score) / (math.exp(logq) / left) for score, logq in terms(s, i))
+    chance = math.exp(s.positive[i]) / (math.exp(s.positive[i]) + total / len(terms(s, i)))
     return -(1 - chance) * (float(s.positive[i]) - math.log(total))
 
 
 def slow_bpr(s: Scores, i: int) -> float:
-    return float(np.mean([-math.log(1 / (1 + math.exp(-(s.positive[i] - s.negative[i, j])))) for j in real(s, i)]))
+    return float(np.mean([-math.log(1 / (1 + math.exp(-(s.positive[i] - score)))) for score, _ in terms(s, i)]))
 
 
 def slow_hinge(s: Scores, i: int) -> float:
-    return float(np.mean([max(0.0, 0.3 - float(s.positive[i]) + float(s.negative[i, j])) for j in real(s, i)]))
+    return float(np.mean([max(0.0, 0.3 - float(s.positive[i]) + score) for score, _ in terms(s, i)]))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def slow_gbce(s: Scores, i: int, t: float = 0.75) -> float:
+    k = len(terms(s, i))
+    alpha = k / (40 - 1)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    against = sum(math.log(1 - sigmoid(score)) for score, _ in terms(s, i))
+    return -(beta * math.log(sigmoid(float(s.positive[i]))) + against) / (k + 1)
+
+
+def slow_bce(s: Scores, i: int) -> float:
+    return slow_gbce(s, i, t=0.0)
 
 
 ORACLES: list[tuple[Any, Callable[[Scores, int], float]]] = [
     (SampledSoftmax(), slow_sampled_softmax),
+    (SampledSoftmax(logq=False), slow_bare_softmax),
+    (SampledSoftmax(smoothing=0.1), slow_smoothed),
     (FullSoftmax(), slow_full_softmax),
     (CorrectedLogQ(), slow_corrected),
     (BPR(), slow_bpr),
+    (GBCE(), slow_gbce),
+    (GBCE(calibration=0.2), lambda s, i: slow_gbce(s, i, 0.2)),
+    (BCE(), slow_bce),
     (Hinge(0.3), slow_hinge),
 ]
 
@@ -78,7 +124,7 @@ def test_every_loss_has_an_oracle() -> None:
 @settings(max_examples=25, deadline=None)
 def test_a_loss_is_its_formula(loss: Any, oracle: Callable[[Scores, int], float], seed: int) -> None:
     scores = random_scores(seed)
-    wanted = [oracle(scores, i) if real(scores, i) else None for i in range(5)]
+    wanted = [oracle(scores, i) if terms(scores, i) else None for i in range(5)]
     for found, expected in zip(loss(scores).tolist(), wanted, strict=True):
         if expected is not None:
             assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -107,7 +153,7 @@ def test_gradients(loss: Any) -> None:
 def test_a_pair_that_is_no_negative_takes_no_part(loss: Any) -> None:
     scores = random_scores(1)
     lost = 3
-    scores = replace(scores, hits=torch.cat([torch.arange(5)[None], torch.full((1, 5), lost)]))
+    scores = replace(scores, hits=torch.cat([torch.arange(5)[None], torch.full((1, 5), lost)]), own=None, own_real=None)
     negatives = scores.negatives.clone()
     negatives[lost] *= 1e3
     negatives.requires_grad_()
@@ -125,7 +171,10 @@ def test_without_any_negative_left_the_loss_is_finite(loss: Any) -> None:
     scores = random_scores(2, share=2.0)
     parts = {name: getattr(scores, name).clone().requires_grad_() for name in ("users", "positives", "negatives")}
     losses = loss(replace(scores, **parts))
-    torch.testing.assert_close(losses, torch.zeros_like(losses))
+    if isinstance(loss, BCE | GBCE):  # the positive alone
+        assert (losses > 0).all()
+    else:
+        torch.testing.assert_close(losses, torch.zeros_like(losses))
     losses.sum().backward()
     for part in parts.values():
         assert part.grad is None or torch.isfinite(part.grad).all()
@@ -134,14 +183,18 @@ def test_without_any_negative_left_the_loss_is_finite(loss: Any) -> None:
 @pytest.mark.parametrize("loss", EXAMPLES, ids=repr)
 def test_large_scores_stay_finite(loss: Any) -> None:
     scores = random_scores(4)
-    large = {name: getattr(scores, name).float() * 100 for name in ("users", "positives", "negatives")}
-    logq = {name: getattr(scores, name).float() for name in ("positive_logq", "negative_logq")}
-    assert torch.isfinite(loss(replace(scores, **large, **logq))).all()
+    large: dict[str, Any] = {
+        name: getattr(scores, name).float() * 100 for name in ("users", "positives", "negatives", "own")
+    }
+    large |= {name: getattr(scores, name).float() for name in ("positive_logq", "negative_logq")}
+    assert torch.isfinite(loss(replace(scores, **large))).all()
 
 
 def test_sampled_softmax_over_everything_is_full_softmax() -> None:
     scores = random_scores(5)
-    none = {name: torch.zeros_like(getattr(scores, name)) for name in ("positive_logq", "negative_logq")}
+    none: dict[str, Any] = {
+        name: torch.zeros_like(getattr(scores, name)) for name in ("positive_logq", "negative_logq")
+    }
     torch.testing.assert_close(SampledSoftmax()(replace(scores, **none)), FullSoftmax()(scores))
 
 
@@ -149,10 +202,9 @@ def test_scores_are_inner_products_without_the_pairs_that_are_none() -> None:
     scores = random_scores(6)
     for i in range(5):
         assert float(scores.positive[i]) == pytest.approx(float(scores.users[i] @ scores.positives[i]))
-        assert int(scores.real[i]) == len(real(scores, i))
-        for j in range(9):
-            wanted = float(scores.users[i] @ scores.negatives[j]) if j in real(scores, i) else -math.inf
-            assert float(scores.negative[i, j]) == pytest.approx(wanted)
+        assert int(scores.real[i]) == len(terms(scores, i))
+        found = [score for score in scores.negative[i].tolist() if score > -1e20]
+        assert found == pytest.approx([score for score, _ in terms(scores, i)])
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("nan"), float("inf")])

@@ -1,16 +1,32 @@
 """Every sampler obeys E[Σ exp(s − logQ)] = Σ over the catalogue of exp(s)."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import SpecError
-from zhiyin.learning.base import Catalogue, Positives
+from zhiyin.data.events import EventLog
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.tables import Table
+from zhiyin.data.vocabulary import UNKNOWN, Vocabulary
+from zhiyin.errors import DataError, SpecError
+from zhiyin.indexes.base import Vectors
+from zhiyin.learning.base import Catalogue, Numbers, Positives
 from zhiyin.learning.frequency import StreamingFrequency, example_frequencies
-from zhiyin.learning.negatives import EXAMPLES, InBatch, Mixed, Popularity, Uniform, WholeCatalogue
+from zhiyin.learning.hard import Impressions, Mined
+from zhiyin.learning.negatives import (
+    EXAMPLES,
+    CrossBatch,
+    InBatch,
+    LogUniform,
+    Mixed,
+    Popularity,
+    Uniform,
+    WholeCatalogue,
+)
+from zhiyin.learning.streaming import Streaming
 
 SIZE, BATCH = 50, 64
 FREQUENCIES = np.arange(1, SIZE + 1) ** -1.2
@@ -30,7 +46,7 @@ def test_the_law(example: Any, seed: int) -> None:
     """Drawn until the mean is within 2 % of the sum; in-batch negatives can be only what training examples have."""
     random = np.random.default_rng(seed)
     scores = random.uniform(-1, 1, SIZE)
-    within = FREQUENCIES > 0 if isinstance(example, InBatch) else np.ones(SIZE, bool)
+    within = FREQUENCIES > 0 if isinstance(example, InBatch | CrossBatch) else np.ones(SIZE, bool)
     wanted = np.exp(scores[within]).sum()
     sampler = example.build(CATALOGUE)
     found = []
@@ -45,6 +61,8 @@ def test_logq_is_the_log_of_how_often_an_item_is_drawn(example: Any) -> None:
     random = np.random.default_rng(0)
     sampler, counts, rounds = example.build(CATALOGUE), np.zeros(SIZE), 2000
     expected = np.full(SIZE, np.nan)
+    for _ in range(example.remembers):
+        sampler(positives(random), 0, random)
     for step in range(rounds):
         batch = positives(random)
         negatives = sampler(batch, step, random)
@@ -76,9 +94,127 @@ def test_negatives_from_the_batch_say_whose_they_are(example: Any) -> None:
     assert (negatives.owners[BATCH:] == UNKNOWN).all()
 
 
+def test_log_uniform_goes_by_rank_not_by_count() -> None:
+    """The same draws whether the first item is a little or far more popular than the second."""
+    drawn = []
+    for exponent in (0.3, 3.0):
+        frequencies = np.arange(1, 11.0) ** -exponent
+        sampler = LogUniform(20_000).build(Catalogue(10, (frequencies / frequencies.sum()).astype(np.float32)))
+        random = np.random.default_rng(0)
+        drawn.append(
+            np.bincount(sampler(Positives(*np.zeros((3, 1), np.int64)), 0, random).rows, minlength=10) / 20_000
+        )
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_allclose(drawn[0], np.log1p(1 / np.arange(1, 11)) / math.log(11), atol=0.01)
+
+
+def test_a_cross_batch_has_the_batches_before_it_and_no_others() -> None:
+    random = np.random.default_rng(0)
+    sampler, batches = CrossBatch(2).build(CATALOGUE), [positives(random) for _ in range(5)]
+    for step, batch in enumerate(batches):
+        negatives = sampler(batch, step, random)
+        kept = batches[max(0, step - 2) : step + 1][::-1]
+        assert np.array_equal(negatives.rows, np.concatenate([one.rows for one in kept]))
+        assert np.array_equal(negatives.owners, np.concatenate([one.users for one in kept]))  # type: ignore[arg-type]
+
+
+def test_the_streaming_sampler_comes_to_the_law() -> None:
+    """Once it has seen enough, its estimates do for Zipf items what exact counts do."""
+    random = np.random.default_rng(0)
+    scores = random.uniform(-1, 1, SIZE)
+    sampler, found = Streaming(rate=0.005, buckets=1 << 16).build(CATALOGUE), []
+    for step in range(6000):
+        negatives = sampler(positives(random), step, random)
+        if step >= 3000:
+            found.append(np.exp(scores[negatives.rows] - negatives.logq).sum())
+    assert np.mean(found) == pytest.approx(np.exp(scores[FREQUENCIES > 0]).sum(), rel=0.1)
+
+
+def test_expected_counts_do_not_stop_at_one() -> None:
+    """An item three times in every batch, one once in every fourth."""
+    stream = StreamingFrequency(100, 10, rate=0.05)
+    for step in range(1, 1001):
+        stream.update(torch.tensor([1, 1, 1] + [2] * (step % 4 == 0) + [50 + step % 7]), step)
+    counts = stream.expected_counts(torch.tensor([1, 2]))
+    np.testing.assert_allclose(counts.numpy(), [3.0, 0.25], rtol=0.05)
+    assert float(stream.probabilities(torch.tensor([1]))) == pytest.approx(1.0)
+
+
+def shown_log(shown: list[list[str] | None]) -> Prepared:
+    """Two users with the same count of events, each with what was shown when it happened."""
+    count = len(shown)
+    items = np.arange(count, dtype=np.int32)
+    events = EventLog.of(
+        np.repeat([0, 1], count // 2).astype(np.int32),
+        items,
+        np.arange(count),
+        user_count=2,
+        columns=Table.of({"shown": shown}),
+    )
+    nothing = Table.of({}, 2)
+    return Prepared(Vocabulary.of(["a", "b"]), Vocabulary.of(map(str, range(20))), events, nothing, Table.of({}, 20))
+
+
+def asked(data: Prepared) -> Positives:
+    log = data.events
+    return Positives(np.arange(len(log)), log.users.astype(np.int64), log.items.astype(np.int64))
+
+
+def test_impressions_without_a_choice_are_an_examples_own_negatives() -> None:
+    shown = [["0", "7", "8"], None, ["9", "nowhere"], [str(row) for row in range(20)]]
+    data = shown_log(shown)
+    sampler = Impressions(Uniform(5), count=3).build(Catalogue(20, np.full(20, 0.05, np.float32), data=data))
+    drawn: list[set[int]] = [set() for _ in range(4)]
+    for seed in range(60):
+        negatives = sampler(asked(data), 0, np.random.default_rng(seed))
+        assert len(negatives.rows) == 5
+        assert negatives.own is not None
+        assert negatives.own.shape == (4, 3)
+        for example, own in enumerate(negatives.own):
+            real = own[own != UNKNOWN].tolist()
+            assert len(set(real)) == len(real)
+            drawn[example] |= set(real)
+    assert drawn == [{7, 8}, set(), {9}, set(range(20)) - {3}]
+
+
+def test_mined_negatives_are_near_and_never_what_the_user_chose() -> None:
+    data = shown_log([None] * 6)
+    vectors = np.stack([np.cos(np.arange(20) / 20), np.sin(np.arange(20) / 20)], axis=1).astype(np.float32)
+    looked: list[int] = []
+
+    def look(rows: Numbers) -> Vectors:
+        looked.append(len(rows))
+        return np.asarray(vectors[rows])
+
+    catalogue = Catalogue(20, np.full(20, 0.05, np.float32), data=data, vectors=look)
+    spec = Mined(Uniform(5), count=4, every=10, pool=20, skip=1, width=6)
+    sampler, found = spec.build(catalogue), set()
+    for step in range(20):
+        own = sampler(asked(data), step, np.random.default_rng(step)).own
+        assert own is not None
+        found |= set(own[5][own[5] != UNKNOWN].tolist())
+        for user, chosen in ((0, {0, 1, 2}), (1, {3, 4, 5})):
+            assert not chosen & set(own[3 * user : 3 * user + 3].ravel().tolist())
+    near = np.argsort(-(vectors @ vectors[5]), kind="stable")[1:7]
+    assert found <= set(near.tolist()) - {3, 4, 5}
+    assert len(found) >= 2
+    assert looked.count(20) == 2  # the pool's vectors are looked up every tenth step
+
+
+def test_hard_negatives_say_what_they_lack() -> None:
+    data = shown_log([None] * 4)
+    catalogue = Catalogue(20, np.full(20, 0.05, np.float32), data=data)
+    with pytest.raises(DataError, match=r"no event column 'seen'; expected one of shown"):
+        Impressions(column="seen").build(catalogue)
+    with pytest.raises(SpecError, match=r"Mined inside Impressions; expected the other way round"):
+        Impressions(base=Mined())
+    with pytest.raises(SpecError, match="mined from item vectors, and there are none"):
+        Mined().build(catalogue)
+
+
 def test_items_without_examples_can_be_negatives_where_the_sampler_says_so() -> None:
     random = np.random.default_rng(0)
-    for example in (Uniform(64), Popularity(64), Mixed(64), WholeCatalogue()):
+    for example in (Uniform(64), Popularity(64), LogUniform(64), Mixed(64), WholeCatalogue()):
         sampler = example.build(CATALOGUE)
         drawn = [sampler(positives(random), step, random).rows for step in range(300)]
         assert len(np.unique(np.concatenate(drawn))) == SIZE, example

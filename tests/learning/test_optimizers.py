@@ -85,6 +85,22 @@ def test_rows_that_are_not_touched_stay_to_the_bit(rule: type[LazyAdam] | type[R
 
 
 @pytest.mark.parametrize("rule", [LazyAdam, RowWiseAdagrad])
+def test_a_row_with_a_gradient_of_nothing_stays(rule: type[LazyAdam] | type[RowWiseAdagrad]) -> None:
+    """Padding reads a row and learns nothing from it: it must not coast on what it learned before."""
+    embedding = table()
+    steps = rule(embedding.weight, 0.1)
+    backward(embedding, torch.tensor([2, 3]), torch.ones(2, DIM))
+    steps.step()
+    before, state = embedding.weight.detach().clone(), {name: part.clone() for name, part in steps.state().items()}
+    embedding.weight.grad = None
+    (embedding(torch.tensor([2])) * 0).sum().backward()
+    steps.step()
+    assert torch.equal(embedding.weight, before)
+    for name, part in steps.state().items():
+        assert torch.equal(part, state[name])
+
+
+@pytest.mark.parametrize("rule", [LazyAdam, RowWiseAdagrad])
 def test_a_dense_gradient_takes_the_same_step(rule: type[LazyAdam] | type[RowWiseAdagrad]) -> None:
     one, two = table(), table(sparse=False)
     steps = [rule(embedding.weight, 0.1) for embedding in (one, two)]

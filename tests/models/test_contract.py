@@ -120,6 +120,34 @@ def test_runs_share_work_and_change_nothing(model: RetrievalModel) -> None:
         torch.testing.assert_close(slope, slopes[1][name], atol=1e-4, rtol=1e-4)
 
 
+def test_training_gives_the_same_bits_with_several_threads(model: RetrievalModel) -> None:
+    """A run that is resumed must end as one that was not: no sum may depend on which thread came first."""
+    random = np.random.default_rng(0)
+    count, wide = 4096, LENGTH
+    history = torch.from_numpy(random.integers(0, CATALOGUE, (count, wide)))
+    places = torch.arange(1, wide + 1).expand(count, wide).contiguous()
+    columns = {
+        "country": torch.from_numpy(random.integers(-1, 2, count * wide)),
+        "age": torch.from_numpy(random.standard_normal((count * wide, 1)).astype(np.float32)),
+        "device": torch.from_numpy(random.integers(-1, 2, count * wide)),
+    }
+    shared = Runs(history, places, torch.arange(count * wide), columns, {}, LENGTH)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        slopes = []
+        for _ in range(4):
+            users = model.run_vectors(shared)
+            vectors = model.item_vectors(items([3, 1, 4, 1, 5]))
+            directions = torch.randn(users.shape, generator=torch.Generator().manual_seed(0))
+            slopes.append(gradients(model, (users * directions).sum() + 0 * vectors.sum()))
+    finally:
+        torch.set_num_threads(threads)
+    for again in slopes[1:]:
+        for name, slope in slopes[0].items():
+            assert torch.equal(slope, again[name]), name
+
+
 @torch.no_grad()
 def test_an_empty_history_gives_a_finite_vector_that_the_profile_changes(model: RetrievalModel) -> None:
     empty = torch.full((2, LENGTH), UNKNOWN)

@@ -87,6 +87,8 @@ def _members(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[b
                 stream = packed.extractfile(entry)
                 if stream is not None:
                     yield entry.name, stream
+        while packed.fileobj is not None and packed.fileobj.read(1 << 20):
+            pass  # a damaged header ends a tar file early; only at the very end does gzip check what came
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def named(name: str) -> DataSet:
                 expected=f"one of {', '.join(categories)}",
             )
         return _amazon(parts[1], parts[2])
-    if name not in DATASETS or name.endswith(":CATEGORY"):
+    if name not in DATASETS:
         raise DataError(
             f"there is no data set '{name}'{nearest(name, DATASETS)}", expected=f"one of {', '.join(DATASETS)}"
         )

@@ -10,9 +10,10 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLError
 from typing import IO, Protocol
 
-from zhiyin.errors import DataError
+from zhiyin.errors import DataError, Failure
 
 Progress = Callable[[int, int | None], None]
 """Told how many bytes are there, and of how many (None where the server does not say)."""
@@ -36,7 +37,8 @@ class Download(Protocol):
     def checksum(self) -> str: ...
 
     def fetch(self, folder: Path, progress: Progress) -> Path:
-        """The file in `folder`; fetched when it is not there. Raises `DataError`; nothing unverified is left there."""
+        """The file in `folder`; fetched when it is not there. Raises `DataError`, and `Failure` where it cannot be
+        written; nothing unverified is left under its name."""
         ...
 
 
@@ -55,17 +57,21 @@ class Http:
         target = folder / self.file
         if target.exists():
             return target
-        folder.mkdir(parents=True, exist_ok=True)
         part, tag = folder / f".{self.file}.part", folder / f".{self.file}.tag"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             _stream(self.url, part, tag, progress)
         except urllib.error.HTTPError as error:
             error.close()
             raise _unreachable(self.url, f"the server answers {error.code} {error.reason}") from None
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, SSLError) as error:
             raise _unreachable(self.url, f"it cannot be fetched ({getattr(error, 'reason', error)})") from None
-        _verify(part, self.checksum, self.url)
+        except OSError as error:
+            raise Failure(
+                f"it cannot be written ({error})", where=str(part), remedy="Check the disk, its space and its rights."
+            ) from error
         tag.unlink(missing_ok=True)
+        _verify(part, self.checksum, self.url)
         return part.rename(target)
 
 

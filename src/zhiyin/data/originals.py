@@ -4,6 +4,8 @@
 import ast
 import gzip
 import json
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -273,13 +275,21 @@ def amazon_2023(category: str) -> tuple[Form, ...]:
 
 def _literals(path: Path, target: Path) -> None:
     """The products of 2014, one Python dict a line, as JSON lines; their paths of categories as one flat list."""
-    opening = gzip.open if path.name.endswith(".gz") else open
-    with opening(path, "rb") as lines, target.open("w", encoding="utf-8") as file:
-        for number, line in enumerate(lines, 1):
+    with target.open("w", encoding="utf-8") as file:
+        for number, line in enumerate(_lines(path), 1):
             product = _literal(line, path, number)
             kept = {name: product[name] for name in ("asin", "title", "brand", "price") if name in product}
             flat = dict.fromkeys(one for way in product.get("categories", ()) for one in way)
             file.write(json.dumps(kept | {"categories": list(flat)}, ensure_ascii=False) + "\n")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    opening = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opening(path, "rb") as lines:
+            yield from lines
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"the file is broken ({error})", where=str(path), remedy="Fetch it again.") from None
 
 
 def _literal(line: bytes, path: Path, number: int) -> dict[str, Any]:

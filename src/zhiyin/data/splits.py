@@ -1,5 +1,6 @@
 """Which events are learned from and which are held out: arrays of event numbers, nothing copied."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,9 +92,9 @@ class TimeCut:
 
     def __post_init__(self) -> None:
         if self.unit not in ("share", "days"):
-            raise SpecError(f"unit = {self.unit!r}", where=".unit", expected="'share' or 'days'")
-        if self.test <= 0 or self.validation <= 0:
-            raise SpecError(f"test = {self.test}, validation = {self.validation}", expected="both above 0")
+            raise SpecError(f"{self.unit!r}", where=".unit", expected="'share' or 'days'")
+        if not (0 < self.test < math.inf and 0 < self.validation < math.inf):
+            raise SpecError(f"test = {self.test}, validation = {self.validation}", expected="both above 0, and finite")
         if self.unit == "share" and self.test + self.validation >= 1:
             raise SpecError(f"test + validation = {self.test + self.validation}", expected="less than 1")
 
@@ -103,6 +104,8 @@ class TimeCut:
             raise DataError(
                 "this log has no clock times", where="split TimeCut", remedy="Use LeaveLastOut, or set data.time_unit."
             )
+        if not len(log):
+            raise DataError("the log has no events", where="split TimeCut", remedy="Give a longer log.")
         if self.unit == "days":
             end = int(log.times.max()) + 1
             test_cut = end - round(self.test * DAY)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 Column = NDArray[Any]
@@ -28,9 +29,12 @@ class Table(Mapping[str, Column]):
         return cls(pa.table({name: _arrow_array(values) for name, values in columns.items()}))
 
     def __getitem__(self, name: str) -> Column:
-        if name not in self._arrow.column_names or not name:
+        if name not in self:
             raise KeyError(name)
         return to_numpy(self._arrow.column(name))
+
+    def __contains__(self, name: object) -> bool:
+        return bool(name) and name in self._arrow.column_names
 
     def __iter__(self) -> Iterator[str]:
         return iter([name for name in self._arrow.column_names if name])
@@ -64,11 +68,12 @@ class Table(Mapping[str, Column]):
 
 
 def to_numpy(column: pa.ChunkedArray) -> Column:
-    """Numbers as numbers (NaN where one is missing), lists of one width as a matrix, all else as objects."""
+    """Numbers as numbers (NaN where one is missing), lists of one width as a matrix, all else as objects; so are whole
+    numbers that a float would round, where one is missing."""
     kind = column.type
     if pa.types.is_boolean(kind) and not column.null_count:
         return np.asarray(column.to_numpy())
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or (pa.types.is_integer(kind) and _exact(column)):
         return np.asarray(column.to_numpy())
     if pa.types.is_fixed_size_list(kind) and not column.null_count:
         flat = column.combine_chunks()
@@ -77,6 +82,14 @@ def to_numpy(column: pa.ChunkedArray) -> Column:
     objects = np.empty(len(column), object)
     objects[:] = column.to_pylist()
     return objects
+
+
+def _exact(column: pa.ChunkedArray) -> bool:
+    """Whether NaN can stand for the missing ones of these whole numbers, and floats for the others."""
+    if not column.null_count:
+        return True
+    ends = pa.compute.min_max(column).as_py()
+    return ends["min"] is None or max(abs(ends["min"]), abs(ends["max"])) <= 1 << 53
 
 
 def _arrow_array(values: object) -> pa.Array:

@@ -2,6 +2,7 @@
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,12 +19,12 @@ def to_csv(workbook: Path, target: Path) -> None:
     Raises `DataError` for a file that is no workbook.
     """
     try:
-        with zipfile.ZipFile(workbook) as archive, target.open("w", newline="") as file:
+        with zipfile.ZipFile(workbook) as archive, target.open("w", encoding="utf-8", newline="") as file:
             writer, width = csv.writer(file), 0
             for row in _rows(archive):
                 width = width or len(row)
                 writer.writerow(row + [""] * (width - len(row)))
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, IndexError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(
             f"the workbook cannot be read ({error})",
             where=str(workbook),

@@ -38,12 +38,18 @@ class Report:
         }
 
     def table(self) -> Table:
-        """For a person: one line a scorer; hit@k is left out where it equals recall@k everywhere."""
+        """For a person: one line a metric, one column a scorer, the best of a line in bold; hit@k is left out where it
+        equals recall@k everywhere."""
         names = list(next(iter(self.rows.values())))
         shown = [n for n in names if not (n.startswith("hit@") and self._same(n, n.replace("hit@", "recall@")))]
-        table = Table("", *shown, box=None)
-        for scorer, row in self.rows.items():
-            table.add_row(scorer, *(f"{row[name]:.4f}" for name in shown))
+        table = Table(box=None)
+        table.add_column("", no_wrap=True)
+        for scorer in self.rows:
+            table.add_column(scorer, justify="right", min_width=len("0.0000"))
+        for name in shown:
+            best = max(row[name] for row in self.rows.values())
+            values = [f"{row[name]:.4f}" for row in self.rows.values()]
+            table.add_row(name, *(f"[bold]{value}[/]" if value == f"{best:.4f}" else value for value in values))
         return table
 
     def _same(self, one: str, other: str) -> bool:

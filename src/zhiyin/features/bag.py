@@ -13,7 +13,7 @@ from zhiyin.data.tables import Column
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Codes
-from zhiyin.features.categorical import word
+from zhiyin.features.categorical import missing, word
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Bag:
         elif isinstance(value, list | tuple | np.ndarray):
             parts = value
         else:
-            parts = () if value is None or value != value else (value,)
-        return list(dict.fromkeys(word(part) for part in parts if part is not None and part != ""))
+            parts = (value,)
+        return [one for one in dict.fromkeys(word(part) for part in parts if not missing(part)) if one]
 
     @cached_property
     def _codes(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from zhiyin.data.tables import Column
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Codes
-from zhiyin.features.categorical import word
+from zhiyin.features.categorical import missing, refuse_lists, word
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Hashed:
         return Codes(self.buckets, self.dim)
 
     def fit(self, values: Column) -> Self:
+        """Raises `DataError` for lists."""
+        refuse_lists(values, self.name)
         return self
 
     def encode(self, values: Column) -> NDArray[np.int32]:
@@ -40,9 +42,10 @@ class Hashed:
         return np.fromiter((self._code(value) for value in values), np.int32, len(values))
 
     def _code(self, value: object) -> int:
-        if value is None or value != value:
+        if missing(value):
             return UNKNOWN
-        return int.from_bytes(blake2b(word(value).encode(), digest_size=8).digest()) % self.buckets
+        text = word(value).encode(errors="surrogatepass")
+        return int.from_bytes(blake2b(text, digest_size=8).digest()) % self.buckets
 
 
 EXAMPLES = (Hashed("device", dim=4, buckets=50),)

@@ -10,12 +10,13 @@ from zhiyin.data.tables import Column
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError, SpecError
 from zhiyin.features.base import Codes, Values
+from zhiyin.features.categorical import missing, refuse_lists
 
 
 @dataclass(frozen=True, slots=True)
 class Numeric:
     """One number. `scale`: "standard" subtracts the mean and divides by the deviation; "log" takes log(1 + x) first,
-    for counts and prices; "none" leaves it. What is missing, or no finite number, is 0: after scaling, the mean."""
+    for counts and prices; "none" leaves it. What is missing, or no finite float32, is 0: after scaling, the mean."""
 
     name: str
     column: str = ""
@@ -40,7 +41,8 @@ class Numeric:
         if self.scale == "none" or not len(numbers):
             return self
         numbers = np.log1p(numbers) if self.scale == "log" else numbers
-        mean, deviation = float(numbers.mean()), float(numbers.std()) or 1.0
+        alike = numbers.min() == numbers.max()  # whose deviation may come out as 1e-17
+        mean, deviation = float(numbers.mean()), 1.0 if alike else float(numbers.std())
         return type(self)(self.name, self.column, self.scale, mean, deviation)
 
     def encode(self, values: Column) -> NDArray[np.float32]:
@@ -48,8 +50,9 @@ class Numeric:
         numbers = as_numbers(values)
         if self.scale == "log":
             numbers = np.log1p(np.maximum(numbers, 0))
-        scaled = (numbers - self.mean) / self.deviation
-        return np.where(np.isfinite(scaled), scaled, 0).astype(np.float32)[:, None]
+        with np.errstate(over="ignore"):
+            scaled = ((numbers - self.mean) / self.deviation).astype(np.float32)
+        return np.where(np.isfinite(scaled), scaled, np.float32(0))[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Bucketed:
         numbers = finite_numbers(values, self.name)
         if not len(numbers):
             return self
-        inner = np.unique(np.quantile(numbers, np.linspace(0, 1, self.buckets + 1)[1:-1]))
+        shares = np.arange(1, self.buckets) / self.buckets
+        inner = np.unique(np.quantile(numbers, shares, method="higher"))  # numbers of the column, not between them
         return type(self)(self.name, self.column, self.buckets, self.dim, tuple(inner.tolist()))
 
     def encode(self, values: Column) -> NDArray[np.int32]:
@@ -97,23 +101,26 @@ def as_numbers(values: Column) -> NDArray[np.float64]:
 
 
 def finite_numbers(values: Column, name: str) -> NDArray[np.float64]:
-    """The numbers that are there. Raises `DataError` for text and for infinity."""
+    """The numbers that are there. Raises `DataError` for lists, text, infinity and what no float32 holds."""
+    refuse_lists(values, name)
     numbers = as_numbers(values)
-    for value, number in zip(values[~np.isfinite(numbers)], numbers[~np.isfinite(numbers)], strict=True):
-        if value is not None and value == value:
+    held = np.abs(numbers) <= np.finfo(np.float32).max
+    for value, number in zip(values[~held].tolist(), numbers[~held], strict=True):
+        if not missing(value):
+            kind = "no number" if np.isnan(number) else "infinite" if np.isinf(number) else "too large"
             raise DataError(
-                f"{value!r} is {'infinite' if np.isinf(number) else 'no number'}",
+                f"{value!r} is {kind}",
                 where=f"feature '{name}'",
                 expected="finite numbers, or missing ones",
                 remedy="Clean the column, or make it a categorical:Categorical.",
             )
-    return numbers[np.isfinite(numbers)]
+    return numbers[held]
 
 
 def _number(value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

@@ -88,6 +88,7 @@ def column(table: Mapping[str, Column], feature: Feature, where: str) -> Column:
             f"feature '{feature.name}' reads the column '{name}', which is not there{nearest(name, table)}",
             where=where,
             expected=f"one of {', '.join(table)}" if len(table) else "a table with columns (there is none)",
+            remedy="Add it to data.columns, and prepare again." if where == "events" else "",
         )
     return table[name]
 
@@ -115,6 +116,12 @@ def _context_columns(schema: Schema, data: Prepared, events: Events, end: int | 
             raise SpecError(
                 f"context feature '{feature.name}' needs clock times, and this log has only positions",
                 remedy="Remove the feature, or set data.time_unit.",
+            )
+        if name == AGE and name in data.events.columns:
+            raise SpecError(
+                f"context feature '{feature.name}' reads '{name}', and the log has such a column too",
+                expected="the age of the training example, which zhiyin provides",
+                remedy=f"Give the log's column '{name}' another name in the file.",
             )
         times = data.events.times[events]
         if name == TIME:

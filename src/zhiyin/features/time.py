@@ -82,9 +82,9 @@ class ExampleAge:
         return type(self)(self.name, self.column, float(ages.max(initial=0)) or 1.0)
 
     def encode(self, values: Column) -> NDArray[np.float32]:
-        """[n, 2]; zeros for age 0 and for what is missing."""
+        """[n, 2]; zeros for age 0, and for what is missing or no finite float32."""
         ages = as_numbers(values) / self.span
-        ages = np.where(np.isfinite(ages), np.maximum(ages, 0), 0)
+        ages = np.where(np.abs(ages) <= np.finfo(np.float32).max, np.maximum(ages, 0), 0)
         return np.stack([ages, np.sqrt(ages)], axis=1).astype(np.float32)
 
 
@@ -92,7 +92,7 @@ def _codes(
     values: Column, utc_offset: float, of_hours: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 ) -> NDArray[np.int32]:
     times = as_numbers(values)
-    known = np.isfinite(times)
+    known = np.abs(times) < 1e18  # neither missing nor infinite, and whole hours of it fit into int64
     hours = np.floor(np.where(known, times, 0) / HOUR_MS + utc_offset).astype(np.int64)
     return np.where(known, of_hours(hours), UNKNOWN).astype(np.int32)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from zhiyin.data.tables import Column
 from zhiyin.errors import DataError, SpecError
 from zhiyin.features.base import Values
+from zhiyin.features.categorical import missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,16 @@ class Vector:
         return Values(self.width)
 
     def fit(self, values: Column) -> Self:
-        """Raises `DataError` for a vector of another width, or one that is not finite."""
+        """Raises `DataError` for what is no vector, one of another width, or one that is not finite."""
         for row, value in enumerate(values):
-            if value is not None and self._vector(value) is None:
-                found = np.shape(value)
+            if not missing(value) and self._vector(value) is None:
+                width = len(value) if isinstance(value, list | np.ndarray) else 0
+                other = width not in (0, self.width)
                 raise DataError(
-                    f"row {row} holds a vector of shape {list(found)}, or one that is not finite",
+                    f"row {row} holds {f'{width} numbers' if other else repr(value)}",
                     where=f"feature '{self.name}'",
                     expected=f"{self.width} finite numbers",
-                    remedy=f"Set width = {found[0]}." if len(found) == 1 else "",
+                    remedy=f"Set width = {width}." if other else "Correct the row, or leave its value empty.",
                 )
         return self
 
@@ -50,13 +52,15 @@ class Vector:
             if vector is not None:
                 vectors[row] = vector
         if self.normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
         return vectors
 
     def _vector(self, value: object) -> NDArray[np.float32] | None:
         try:
-            vector = np.asarray(value, np.float32)
-        except (TypeError, ValueError):
+            with np.errstate(over="ignore"):
+                vector = np.asarray(value, np.float32)
+        except (TypeError, ValueError, OverflowError):
             return None
         return vector if vector.shape == (self.width,) and np.isfinite(vector).all() else None
 

@@ -1,8 +1,8 @@
 """What learning passes around: the positives of a step, their negatives, a batch, its scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zhiyin.data.events import Events
+from zhiyin.data.prepared import Prepared
 from zhiyin.indexes.base import Vectors
 from zhiyin.models.base import Runs
+
+LOWEST = -1e30
+"""The score of what is not there, where −inf would not do."""
 
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -35,20 +39,34 @@ class Negatives:
     expected among them (its expected count); `positive_logq` float32 [n] the same for each example's positive.
 
     `owners` int64 [m]: whose own positive a row is, if anybody's (`UNKNOWN`): it is no negative of that user's.
-    Every sampler obeys E[Σ_j exp(s_j − logq_j)] = Σ over the catalogue of exp(s).
+    `own` int64 [n, q]: hard negatives of each example alone, `UNKNOWN` where it has fewer; they come on top of the
+    others, uncorrected. Every sampler obeys E[Σ_j exp(s_j − logq_j)] = Σ over the catalogue of exp(s) with what all
+    examples share.
     """
 
     rows: Numbers
     logq: Floats
     positive_logq: Floats
     owners: Numbers | None = None
+    own: Numbers | None = None
 
 
 class NegativeSampler(Protocol):
-    """Draws negatives for a batch, on the CPU: it runs ahead of the step that needs them."""
+    """Draws negatives for a batch, on the CPU, ahead of the step that needs them: once for every step, in order."""
 
     def __call__(self, positives: Positives, step: int, random: np.random.Generator) -> Negatives:
         """Negatives for the batch of step `step`, counted from 0. `random` is the only chance."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A sampler with something that a checkpoint must keep."""
+
+    def state(self) -> dict[str, NDArray[Any]]: ...
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put back what `state` gave."""
         ...
 
 
@@ -56,16 +74,33 @@ class NegativeSampler(Protocol):
 class Catalogue:
     """What a sampler may know: the size of the catalogue, how often each row is expected among one batch's examples
     divided by the batch size, float32 [m], sums to 1 (the caps on examples per user taken into account), and the batch
-    size. `vectors`: the item vectors as they are now, [m, d], for a sampler that mines them."""
+    size. `data`: what is learned from, and `train` which events of it. `vectors`: the vectors that these item rows have
+    now, [·, d], for a sampler that mines them."""
 
     size: int
     frequencies: Floats
     batch_size: int = 512
-    vectors: Callable[[], Vectors] | None = None
+    data: Prepared | None = None
+    train: Events | None = None
+    vectors: Callable[[Numbers], Vectors] | None = None
 
 
 class NegativesSpec(Protocol):
     """A sampler's parameters."""
+
+    @property
+    def remembers(self) -> int:
+        """How many earlier steps a draw depends on: a run that resumes draws them again."""
+        ...
+
+    @property
+    def mines(self) -> bool:
+        """Whether it asks for item vectors, which are those of the moment only when nothing runs ahead."""
+        ...
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        """How many negatives an example has in a step."""
+        ...
 
     def build(self, catalogue: Catalogue) -> NegativeSampler: ...
 
@@ -75,9 +110,10 @@ class Batch:
     """One step's n examples on the device.
 
     `runs`: what the user tower sees, in parts of like length, n requests in all. `rows` int64 [u]: the distinct items
-    of the step; `positives` int64 [n], `negatives` int64 [m]: places among them. `weights` float32 [n]: the examples'
-    rewards. `hits` int64 [2, a]: the pairs (example, negative) that are no negatives, by example; those of example i
-    are the columns `hit_bounds`[i] … `hit_bounds`[i + 1] - 1 (int64 [n + 1], on the CPU).
+    of the step; `positives` int64 [n], `negatives` int64 [m], `own` int64 [n, q] (or None): places among them.
+    `weights` float32 [n]: the examples' rewards. `hits` int64 [2, a]: the pairs (example, negative) that are no
+    negatives, by example; those of example i are the columns `hit_bounds`[i] … `hit_bounds`[i + 1] - 1 (int64 [n + 1],
+    on the CPU).
     """
 
     runs: tuple[Runs, ...]
@@ -89,6 +125,7 @@ class Batch:
     negative_logq: Tensor
     hits: Tensor
     hit_bounds: Tensor
+    own: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +133,8 @@ class Scores:
     """Users [n, d] against their positives [n, d] and the negatives [m, d] that all share.
 
     `positive_logq` [n], `negative_logq` [m]; `hits` int64 [2, a]: the pairs (example, negative) that are none: an
-    example's own positive, or another positive of its user's.
+    example's own positive, or another positive of its user's. `own` [n, q, d]: hard negatives of each example alone,
+    those that are `own_real` bool [n, q]. `catalogue_size`: how many items there are.
     """
 
     users: Tensor
@@ -105,6 +143,9 @@ class Scores:
     positive_logq: Tensor
     negative_logq: Tensor
     hits: Tensor
+    own: Tensor | None = None
+    own_real: Tensor | None = None
+    catalogue_size: int = 0
 
     @property
     def positive(self) -> Tensor:
@@ -113,20 +154,35 @@ class Scores:
 
     @property
     def negative(self) -> Tensor:
-        """[n, m] the negatives' scores, −inf for a pair that is none."""
-        return (self.users @ self.negatives.T).index_put(tuple(self.hits), self.users.new_tensor(-torch.inf))
+        """[n, m + q] the negatives' scores, −inf for a pair that is none."""
+        shared = (self.users @ self.negatives.T).index_put(tuple(self.hits), self.users.new_tensor(-torch.inf))
+        hard = self._hard()
+        return shared if hard is None else torch.cat([shared, hard], dim=1)
 
     @property
     def real(self) -> Tensor:
         """[n] how many negatives each example has."""
         lost = torch.bincount(self.hits[0], minlength=len(self.users))
-        return (len(self.negatives) - lost).to(self.users.dtype)
+        hard = 0 if self.own_real is None else self.own_real.sum(1)
+        return (len(self.negatives) - lost + hard).to(self.users.dtype)
+
+    def mean(self, logq: Tensor) -> Tensor:
+        """[n] the mean score over the catalogue, as the shared negatives tell it: each counts 1 / exp(logq), [m]."""
+        weights = torch.softmax(-logq, 0)
+        return self.users @ (weights @ self.negatives)
 
     def log_sum(self, logq: Tensor) -> Tensor:
-        """[n] log Σ_j exp(s_j − logq_j), logq [m]; −inf where an example has no negative. Keeps one [n, m] matrix and
-        changes it in place, where autograd would keep three."""
+        """[n] log Σ_j exp(s_j − logq_j), logq [m], and exp(s) of each own negative; −inf where an example has none.
+        Keeps one [n, m] matrix and changes it in place, where autograd would keep three."""
         total: Tensor = _LogSum.apply(self.users, self.negatives, logq, self.hits)  # type: ignore[no-untyped-call]
-        return total
+        hard = self._hard()
+        return total if hard is None else torch.logaddexp(total, hard.logsumexp(1))
+
+    def _hard(self) -> Tensor | None:
+        """[n, q] the own negatives' scores, next to −inf where there is none (a row of −inf has no gradient)."""
+        if self.own is None or self.own_real is None:
+            return None
+        return torch.einsum("nd,nqd->nq", self.users, self.own).masked_fill(~self.own_real, LOWEST)
 
 
 class Loss(Protocol):

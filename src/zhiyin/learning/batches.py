@@ -57,7 +57,7 @@ class Stretch:
 class Draft:
     """A step before any tensor: `events` [n] its examples; `stretches` with those of them that are this process's;
     `rows` [u] the distinct items of the step, `positives` [n] and `negatives` [m] places among them; `hits` [2, a] the
-    pairs (example, negative) that are none, by example."""
+    pairs (example, negative) that are none, by example; `own` [n, q] places of each example's own negatives."""
 
     events: Events
     stretches: tuple[Stretch, ...]
@@ -65,6 +65,7 @@ class Draft:
     rows: Numbers
     positives: Numbers
     negatives: Numbers
+    own: Numbers | None
     hits: Numbers
 
 
@@ -102,11 +103,13 @@ def draft(
     events = np.concatenate([one.events for part in parts for one in part])
     positives = Positives(events, log.users[events].astype(np.int64), log.items[events].astype(np.int64))
     drawn = draw(positives)
-    rows, places = np.unique(np.concatenate([positives.rows, drawn.rows]), return_inverse=True)
+    own = np.zeros(0, np.int64) if drawn.own is None else drawn.own[drawn.own != UNKNOWN]
+    rows, places = np.unique(np.concatenate([positives.rows, drawn.rows, own]), return_inverse=True)
+    negatives = places[len(events) : len(events) + len(drawn.rows)]
     hits = pairs(positives.rows, drawn.rows)
     if drawn.owners is not None:
         hits = _distinct(np.concatenate([hits, pairs(positives.users, drawn.owners)], axis=1), len(drawn.rows))
-    return Draft(events, parts[crew.rank], drawn, rows, places[: len(events)], places[len(events) :], hits)
+    return Draft(events, parts[crew.rank], drawn, rows, places[: len(events)], negatives, _own(drawn.own, places), hits)
 
 
 def stretch(log: EventLog, events: Events, shape: Shape) -> tuple[Stretch, ...]:
@@ -165,6 +168,16 @@ def ahead(make: Callable[[], Iterator[Made]]) -> Iterator[Made]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _own(own: Numbers | None, places: Numbers) -> Numbers | None:
+    """[n, q] the places of own negatives, the last ones of `places`; `UNKNOWN` where there is none."""
+    if own is None:
+        return None
+    placed = np.full(own.shape, UNKNOWN, np.int64)
+    real = own != UNKNOWN
+    placed[real] = places[len(places) - int(real.sum()) :]
+    return placed
 
 
 def _runs(users: Numbers, events: Events, span: int) -> tuple[Numbers, Events, Events]:

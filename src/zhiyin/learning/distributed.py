@@ -77,6 +77,7 @@ class Processes:
             torch.cat([r[:count] for r, _, count in kept])[None],
             torch.cat([v[:count] for _, v, count in kept]),
             gradient.shape,
+            check_invariants=False,
         )
 
     def told(self, facts: Any) -> Any:
@@ -111,5 +112,6 @@ def processes(device: torch.device) -> Iterator[Processes]:
         ) from None
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # nobody leaves while another still listens
     finally:
         dist.destroy_process_group()

@@ -62,6 +62,7 @@ class Examples:
             weights=torch.ones(len(draft.positives), device=self.device) if weights is None else self._tensor(weights),
             positive_logq=self._tensor(draft.drawn.positive_logq),
             negative_logq=self._tensor(draft.drawn.logq),
+            own=None if draft.own is None else self._tensor(draft.own),
             hits=self._tensor(draft.hits),
             hit_bounds=torch.from_numpy(np.searchsorted(draft.hits[0], np.arange(len(draft.positives) + 1))),
         )

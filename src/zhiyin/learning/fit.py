@@ -25,12 +25,13 @@ from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.base import Vectors
 from zhiyin.learning import checkpoint
-from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec
+from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec, Numbers, Stateful
 from zhiyin.learning.batches import Draft, Shape, ahead, draft, epoch_order
 from zhiyin.learning.distributed import Processes, processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.frequency import example_frequencies
 from zhiyin.learning.losses import SampledSoftmax
+from zhiyin.learning.memory import available, need, refuse_what_cannot_fit
 from zhiyin.learning.negatives import Mixed, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.learning.scoring import TowerScorer, item_vectors
@@ -108,8 +109,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's. `seconds`:
-    where the time went, by part, when a profile was asked for."""
+    """Where training stands. `loss` is the mean since the last look; `recall` is the newest validation's, `validated`
+    whether that was just now. `seconds`: where the time went, by part, when a profile was asked for."""
 
     epoch: float
     step: int
@@ -118,6 +119,7 @@ class Progress:
     examples_per_second: float
     recall: float | None
     best: float
+    validated: bool
     seconds: Mapping[str, float]
 
 
@@ -156,21 +158,25 @@ def fit(
     folder: Path,
     watch: Callable[[Progress], None] = lambda progress: None,
     *,
+    fresh: bool = False,
     profile: bool = False,
 ) -> Fitted:
     """Train `plan`'s model on the split's training events and return its best step.
 
     `schema` must be fitted. `folder` keeps `best.safetensors` and `last.safetensors`; a run that was interrupted there,
-    with the same plan and schema, goes on where it stood. `profile`: tell where the time goes. Under torchrun all
-    processes share the work. Raises `TrainingError` when the loss is no longer finite, and `DataError` when there is
-    nothing to learn from.
+    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. Under
+    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, or memory too
+    small, and `DataError` when there is nothing to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with processes(choose_device(plan.training.device)) as crew, torch.random.fork_rng(devices=[]):
+        if fresh and crew.first:
+            for old in folder.glob("*.safetensors"):
+                old.unlink()
+        crew.told(None)  # nobody resumes what is being removed
         run = _Run(plan, data, split, schema, folder, crew, profile=profile)
         run.resume()
         run.go(watch if crew.first else lambda progress: None)
-        crew.told(None)  # no process opens what the first is still writing
     return Fitted.open(folder, len(data.items))
 
 
@@ -185,9 +191,10 @@ class _Run:
         self.device = choose_device(training.device)
         self.examples = Examples(data, schema, end=split.end, device=self.device, weight=training.weight)
         self.events = learnable(data.events, split.train, training.min_history)
+        self._refuse_what_cannot_fit()
         torch.manual_seed(training.seed)
         self.model = plan.model.build(schema, len(data.items)).to(self.device)
-        self.shape = shape_of(self.model, schema, training)
+        self.shape = shape_of(self.model.sequential, schema, training)
         self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
         self.clock = Clock(self.device, on=profile)
@@ -211,7 +218,9 @@ class _Run:
                 remedy="Use --fresh to start over, or another `home`.",
             )
         checkpoint.restore(self.model, tensors, path)
-        self.optimizer.load({k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")})
+        self.optimizer.load(_part(tensors, "optimizer."))
+        if isinstance(self.sampler, Stateful):
+            self.sampler.load({name: tensor.numpy() for name, tensor in _part(tensors, "negatives.").items()})
         self.step, self.best, self.stale = facts["step"], facts["best"], facts["stale"]
 
     def go(self, watch: Callable[[Progress], None]) -> None:
@@ -232,7 +241,11 @@ class _Run:
                 self._save_last()
             speed = seen * self.training.batch_size / seconds
             epoch = self.step / self.steps_per_epoch
-            watch(Progress(epoch, self.step, self.steps, loss, speed, recall, self.best, dict(self.clock.seconds)))
+            watch(
+                Progress(
+                    epoch, self.step, self.steps, loss, speed, recall, self.best, validate, dict(self.clock.seconds)
+                )
+            )
             losses.zero_()
             seen, since = 0, time.perf_counter()
             if validate and self._spent():
@@ -244,18 +257,21 @@ class _Run:
         if self._spent() or self.step >= self.steps:
             return iter(())
         made = partial(self._made, self.step)
-        return made() if getattr(self.plan.negatives, "mines", False) else ahead(made)
+        return made() if self.plan.negatives.mines else ahead(made)
 
-    def _made(self, step: int) -> Iterator[Draft]:
+    def _made(self, first: int) -> Iterator[Draft]:
         size, seed = self.training.batch_size, self.training.seed
+        step = max(0, first - self.plan.negatives.remembers)
         while step < self.steps:
             epoch, done = divmod(step, self.steps_per_epoch)
             random = np.random.default_rng([seed, epoch])
             order = epoch_order(self.data.events, self.events, self.shape, self.training.examples_per_user, random)
             for start in range(done * size, len(order), size):
                 draw = partial(self.sampler, step=step, random=np.random.default_rng([seed, 1, step]))
-                yield draft(self.data.events, order[start : start + size], self.shape, draw, self.crew)
+                made = draft(self.data.events, order[start : start + size], self.shape, draw, self.crew)
                 step += 1
+                if step > first:
+                    yield made
 
     def _step(self, one: Draft) -> Tensor:
         """The batch's mean loss, not yet waited for."""
@@ -297,6 +313,8 @@ class _Run:
 
     def _save_last(self) -> None:
         state = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+        if isinstance(self.sampler, Stateful):
+            state |= {f"negatives.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
         self._save("last", checkpoint.weights(self.model) | state, best=self.best, stale=self.stale)
         self.saved = time.monotonic()
 
@@ -306,12 +324,20 @@ class _Run:
             with self.clock.time("checkpoints"):
                 checkpoint.save(self.folder / f"{name}.safetensors", tensors, told)
 
+    def _refuse_what_cannot_fit(self) -> None:
+        training, items = self.training, len(self.data.items)
+        draws = self.plan.negatives.size(training.batch_size, items)
+        shape = shape_of(False, self.schema, training)
+        wanted = need(self.plan.model, self.schema, items, self.plan.optimizer, shape, training.batch_size, draws)
+        refuse_what_cannot_fit(wanted, available(self.device), training.batch_size, draws)
+
     def _catalogue(self) -> Catalogue:
         frequencies = _frequencies(self.data, self.events, self.training.examples_per_user)
-        return Catalogue(len(self.data.items), frequencies, self.training.batch_size, self._vectors)
+        size = self.training.batch_size
+        return Catalogue(len(self.data.items), frequencies, size, self.data, self.events, self._vectors)
 
-    def _vectors(self) -> Vectors:
-        return item_vectors(self.model, self.examples).cpu().numpy()
+    def _vectors(self, rows: Numbers) -> Vectors:
+        return item_vectors(self.model, self.examples, torch.from_numpy(rows).to(self.device)).cpu().numpy()
 
     def _spent(self) -> bool:
         return 0 < self.training.patience <= self.stale
@@ -321,13 +347,11 @@ class _Run:
         return {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
 
 
-def shape_of(model: RetrievalModel, schema: Schema, training: Training) -> Shape:
-    """How this model's batches are cut into runs."""
-    own = schema.history_length if model.sequential else RUN_LENGTH
-    span = training.run_length or own
-    return Shape(
-        schema.history_length, min(span, schema.history_length) if model.sequential else span, model.sequential
-    )
+def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
+    """How batches are cut into runs, for a model that is `sequential` or not."""
+    length = schema.history_length
+    span = training.run_length or (length if sequential else RUN_LENGTH)
+    return Shape(length, min(span, length) if sequential else span, sequential)
 
 
 def learnable(log: EventLog, train: Events, min_history: int) -> Events:
@@ -352,6 +376,10 @@ def choose_device(name: str) -> torch.device:
         there = ", ".join(["auto", *(device for device, found in here.items() if found)])
         raise SpecError(f"the device '{name}' is not on this machine", where="training.device", expected=there)
     return torch.device(name)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _frequencies(data: Prepared, events: Events, cap: int) -> Floats:

@@ -5,7 +5,9 @@ is over the items that any training example has, since no other can come.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +19,12 @@ from zhiyin.learning.base import Catalogue, Floats, Negatives, NegativeSampler, 
 @dataclass(frozen=True, slots=True)
 class InBatch:
     """The batch's own positives are each other's negatives (Yi et al. 2019): expected n·p(y) times each."""
+
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         logp = log(catalogue.frequencies)
@@ -32,10 +40,16 @@ class InBatch:
 class Uniform:
     """`count` items, each as likely as any other: expected count / m times each."""
 
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
     count: int = 512
 
     def __post_init__(self) -> None:
         _check_count(self.count)
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         logq = np.float32(math.log(self.count / catalogue.size))
@@ -52,6 +66,9 @@ class Popularity:
     """`count` items with p(y) ∝ frequency^`power`, drawn with replacement; `floor` of the draws go to all items alike,
     so that items no example has can be negatives too."""
 
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
     count: int = 512
     power: float = 0.75
     floor: float = 0.01
@@ -60,6 +77,9 @@ class Popularity:
         _check_count(self.count)
         if self.power < 0 or not 0 < self.floor <= 1:
             raise SpecError(f"power = {self.power}, floor = {self.floor}", expected="power ≥ 0 and 0 < floor ≤ 1")
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         seen = catalogue.frequencies > 0
@@ -77,14 +97,50 @@ class Popularity:
 
 
 @dataclass(frozen=True, slots=True)
+class LogUniform:
+    """`count` items with p ∝ log((k + 2) / (k + 1)) for the item of popularity rank k = 0, 1, …, drawn with
+    replacement: about Zipf's law, whatever the counts are. Ranks are worked out here, from the training examples."""
+
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
+    count: int = 512
+
+    def __post_init__(self) -> None:
+        _check_count(self.count)
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return self.count
+
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        by_rank = np.argsort(-catalogue.frequencies, kind="stable")
+        ranks = np.arange(catalogue.size)
+        logq = np.empty(catalogue.size, np.float32)
+        logq[by_rank] = np.log(self.count * np.log1p(1 / (ranks + 1)) / math.log(catalogue.size + 1))
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            drawn = np.exp(random.random(self.count) * math.log(catalogue.size + 1)).astype(np.int64) - 1
+            rows = by_rank[np.clip(drawn, 0, catalogue.size - 1)]
+            return Negatives(rows, logq[rows], logq[positives.rows])
+
+        return draw
+
+
+@dataclass(frozen=True, slots=True)
 class Mixed:
     """The batch's positives and `uniform` items besides (Yang et al. 2020, "Mixed Negative Sampling"): expected
     n·p(y) + uniform / m times each."""
+
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
 
     uniform: int = 512
 
     def __post_init__(self) -> None:
         _check_count(self.uniform, "uniform")
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size + self.uniform
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
@@ -99,8 +155,52 @@ class Mixed:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossBatch:
+    """The positives of this batch and of the `batches` before it (Wang et al. 2021, "Cross-Batch Negative Sampling"):
+    with N examples in all, expected N·p(y) times each.
+
+    Where the paper keeps old vectors, here the item tower sees the rows again: what it gives is never stale, and an
+    item that several batches share is read once.
+    """
+
+    mines: ClassVar[bool] = False
+
+    batches: int = 4
+
+    def __post_init__(self) -> None:
+        _check_count(self.batches, "batches")
+
+    @property
+    def remembers(self) -> int:
+        return self.batches
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return batch_size * (1 + self.batches)
+
+    def build(self, catalogue: Catalogue) -> NegativeSampler:
+        logp = log(catalogue.frequencies)
+        before: deque[Positives] = deque(maxlen=self.batches)
+
+        def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
+            kept = [positives, *before]
+            before.appendleft(positives)
+            rows = np.concatenate([one.rows for one in kept])
+            many = np.float32(math.log(len(rows)))
+            owners = np.concatenate([one.users for one in kept])
+            return Negatives(rows, logp[rows] + many, logp[positives.rows] + many, owners)
+
+        return draw
+
+
+@dataclass(frozen=True, slots=True)
 class WholeCatalogue:
     """Every item, once: nothing is sampled, logQ is 0. For catalogues that fit a batch's scores."""
+
+    remembers: ClassVar[int] = 0
+    mines: ClassVar[bool] = False
+
+    def size(self, batch_size: int, catalogue_size: int) -> int:
+        return catalogue_size
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
         rows, nothing = np.arange(catalogue.size), np.zeros(catalogue.size, np.float32)
@@ -121,4 +221,4 @@ def _check_count(count: int, name: str = "count") -> None:
         raise SpecError(f"{count}", where=f".{name}", expected="at least 1")
 
 
-EXAMPLES = (InBatch(), Uniform(64), Popularity(64), Mixed(32), WholeCatalogue())
+EXAMPLES = (InBatch(), Uniform(64), Popularity(64), LogUniform(64), Mixed(32), CrossBatch(2), WholeCatalogue())

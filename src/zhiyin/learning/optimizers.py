@@ -30,6 +30,10 @@ class Optimizer:
         if self.weight_decay < 0 or self.clip < 0:
             raise SpecError(f"weight_decay = {self.weight_decay}, clip = {self.clip}", expected="0 or above")
 
+    def state_floats(self, rows: int, dim: int) -> int:
+        """How many numbers a table [rows, dim] keeps besides itself."""
+        return rows if self.tables == "rowwise-adagrad" else rows * (2 * dim + 1)
+
     def build(self, model: nn.Module) -> "Steps":
         return Steps(self, model)
 
@@ -112,7 +116,8 @@ class RowWiseAdagrad:
 
 class LazyAdam:
     """Adam (Kingma & Ba 2014) whose moments and bias correction count only the steps that touched a row: a row that is
-    touched at every step moves exactly as under dense Adam, one that is not stays still."""
+    touched at every step moves exactly as under dense Adam, one that is not, or whose gradient is all zero (padding),
+    stays still."""
 
     def __init__(self, table: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         self._table, self._lr, self._betas, self._eps = table, lr, betas, eps
@@ -126,12 +131,15 @@ class LazyAdam:
             return
         rows, gradients = found
         one, two = self._betas
-        steps = self._steps[rows] + 1
-        first = self._first[rows].lerp_(gradients, 1 - one)
-        second = self._second[rows].mul_(two).addcmul_(gradients, gradients, value=1 - two)
+        touched = gradients.any(1).to(gradients.dtype)
+        steps = self._steps[rows] + touched
+        first = self._first[rows].lerp_(gradients, (touched * (1 - one))[:, None])
+        kept = 1 - touched * (1 - two)
+        second = self._second[rows].mul_(kept[:, None]).addcmul_(gradients, gradients, value=1 - two)
         self._steps[rows], self._first[rows], self._second[rows] = steps, first, second
-        scale = (-self._lr / (1 - one**steps))[:, None]
-        deviation = (second / (1 - two**steps)[:, None]).sqrt_().add_(self._eps)
+        counted = steps.clamp(min=1)
+        scale = (-self._lr * touched / (1 - one**counted))[:, None]
+        deviation = (second / (1 - two**counted)[:, None]).sqrt_().add_(self._eps)
         self._table.index_add_(0, rows, first.mul_(scale).div_(deviation))
 
     def state(self) -> dict[str, Tensor]:

@@ -27,8 +27,9 @@ class TowerScorer:
 
 
 @torch.no_grad()
-def item_vectors(model: RetrievalModel, examples: Examples) -> Tensor:
-    """[m, d] the whole catalogue through the item tower."""
+def item_vectors(model: RetrievalModel, examples: Examples, rows: Tensor | None = None) -> Tensor:
+    """[m, d] these rows through the item tower; the whole catalogue when none are named."""
     model.eval()
-    rows = torch.arange(examples.catalogue_size, device=examples.device)
+    if rows is None:
+        rows = torch.arange(examples.catalogue_size, device=examples.device)
     return torch.cat([model.item_vectors(examples.items(part)) for part in torch.split(rows, BLOCK)])

@@ -15,7 +15,7 @@ from zhiyin.learning.base import Batch, Loss, Scores
 from zhiyin.learning.distributed import Processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.optimizers import Steps
-from zhiyin.models.base import RetrievalModel
+from zhiyin.models.base import RetrievalModel, taken
 
 CHUNK_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26, "mps": 1 << 24}
 """Scores that are held at once: on a CPU, what stays in its caches."""
@@ -88,14 +88,18 @@ class Stepper:
             part = slice(start, min(start + size, share.stop))
             low, high = int(batch.hit_bounds[part.start]), int(batch.hit_bounds[part.stop])
             example, negative = batch.hits[:, low:high]
-            positives = items[batch.positives[part]]
+            positives = taken(items, batch.positives[part])
+            own = None if batch.own is None else batch.own[part]
             scores = Scores(
-                self.model.label_vectors(users[part.start - first : part.stop - first], positives),
-                positives,
-                negatives,
-                batch.positive_logq[part],
-                batch.negative_logq,
-                torch.stack([example - start, negative]),
+                users=self.model.label_vectors(users[part.start - first : part.stop - first], positives),
+                positives=positives,
+                negatives=negatives,
+                positive_logq=batch.positive_logq[part],
+                negative_logq=batch.negative_logq,
+                hits=torch.stack([example - start, negative]),
+                own=None if own is None else taken(items, own.clamp(min=0)),
+                own_real=None if own is None else own >= 0,
+                catalogue_size=self.examples.catalogue_size,
             )
             loss = (self.loss(scores) * batch.weights[part]).sum() / total
             loss.backward()  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zhiyin.models.base import Runs
+from zhiyin.models.base import Runs, taken
 
 Pooling = Literal["mean", "positions"]
 
@@ -60,8 +60,7 @@ class HistoryPooling(nn.Module):
         back = runs.places[:, :, None] - 1 - torch.arange(vectors.shape[1], device=vectors.device)
         real = (back >= 0) & (back < runs.length)
         shares = self._shares(back.clamp(0, runs.length - 1), real, None if weights is None else weights[:, None])
-        pooled: Tensor = torch.bmm(shares, vectors).flatten(0, 1)[runs.requests]
-        return pooled
+        return taken(torch.bmm(shares, vectors).flatten(0, 1), runs.requests)
 
     def _shares(self, back: Tensor, real: Tensor, weights: Tensor | None) -> Tensor:
         """[…, L] what each event counts, of sum 1 or 0. back: places counted from the newest, 0 the newest."""

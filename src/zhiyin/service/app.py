@@ -7,10 +7,11 @@ release the GIL and would otherwise hold up every other connection.
 import asyncio
 import logging
 import os
+import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from typing import Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import ReleaseError, RequestError, SpecError, UserError, ZhiyinError
+from zhiyin.errors import Failure, ReleaseError, RequestError, SpecError, StoreError, UserError, ZhiyinError
 from zhiyin.retriever import Retriever
 from zhiyin.service import openapi, wire
 from zhiyin.service.live import Live
@@ -61,6 +64,24 @@ class Service:
             )
 
 
+Handler = Callable[[HTTPRequest], Awaitable[Response]]
+
+
+class AnyId(Convertor[str]):
+    """An id in a path, whatever it holds: slashes and line ends, too."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", AnyId())
+
+
 class Endpoint:
     """What the routes share: the live release, the store, the pool, and a clock (milliseconds since 1970)."""
 
@@ -73,14 +94,9 @@ class Endpoint:
     async def retrieve(self, request: HTTPRequest) -> Response:
         started = time.perf_counter()
         wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
-        now = self.clock()
-        requests = []
-        for at, one in enumerate(wires):
-            where = f"requests[{at}]." if many else ""
-            if one.k > self.settings.max_k:
-                raise RequestError(f"{one.k}", where=f"{where}k", expected=f"at most {self.settings.max_k}")
-            requests.append(wire.to_request(one, now, where))
-        release = self.live.release
+        now, release = self.clock(), self.live.release
+        most = min(self.settings.max_k, len(release.items))
+        requests = [wire.to_request(one, now, most, f"requests[{at}]." if many else "") for at, one in enumerate(wires)]
         found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
         took = 1e3 * (time.perf_counter() - started)
         answers = [wire.to_answer(one, took) for one in found]
@@ -91,15 +107,13 @@ class Endpoint:
         body = wire.decode(await self._body(request), wire.Events)
         events = [wire.to_event(one, now, f"events[{at}]") for at, one in enumerate(body.events)]
         new = await self._in_pool(lambda: self.store.append(events))
-        items = list(dict.fromkeys(event.item for event in events))
-        rows = self.live.release.items.rows(items)
-        unknown = [item for item, row in zip(items, rows, strict=True) if row == UNKNOWN]
-        return _json(wire.Accepted(new, len(events) - new, unknown[:20]))
+        return _json(wire.Accepted(new, len(events) - new, self._unknown([event.item for event in events])[:20]))
 
     async def item(self, request: HTTPRequest) -> Response:
         item = request.path_params["item_id"]
         card = (await self._in_pool(lambda: self.store.cards([item])))[0]
-        there = item in self.live.release.items
+        release = self.live.held
+        there = release is not None and item in release.items
         if card is None and not there:
             return _refused(404, RequestError(f"there is no item {item!r}", expected="an item of the catalogue"))
         return _json(wire.Item(item, None if card is None else dict(card), there))
@@ -107,7 +121,7 @@ class Endpoint:
     async def profile(self, request: HTTPRequest) -> Response:
         try:
             profile = msgspec.json.decode(await self._body(request), type=dict[str, Any])
-        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(f"the body is no profile: {error}", expected="a JSON object") from None
         user = request.path_params["user_id"]
         await self._in_pool(lambda: self.store.put_profiles({user: profile}))
@@ -115,7 +129,7 @@ class Endpoint:
 
     async def live_release(self, request: HTTPRequest) -> Response:
         manifest = self.live.release.manifest
-        told = {name: value for name, value in manifest.items() if name not in ("files", "digest")}
+        told = {name: value for name, value in manifest.items() if name not in ("files", "digest", "schema")}
         return _json({**told, "pending_error": self.live.trouble})
 
     async def healthz(self, request: HTTPRequest) -> Response:
@@ -130,11 +144,22 @@ class Endpoint:
     async def docs(self, request: HTTPRequest) -> Response:
         return HTMLResponse(openapi.page(self.description))
 
+    def _unknown(self, items: list[str]) -> list[str]:
+        """Those that the live release does not know; none while there is no release."""
+        release, distinct = self.live.held, list(dict.fromkeys(items))
+        if release is None:
+            return []
+        return [item for item, row in zip(distinct, release.items.rows(distinct), strict=True) if row == UNKNOWN]
+
     async def _in_pool(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
     async def _body(self, request: HTTPRequest) -> bytes:
-        """The body. Raises `HTTPException` 413 as soon as it is larger than it may be."""
+        """The body. Raises `HTTPException` 415 for one that is declared as no JSON (what a foreign web page may send
+        unasked), and 413 as soon as it is larger than it may be."""
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise HTTPException(415, f"the content-type is {kind!r}, expected 'application/json'")
         most = int(self.settings.max_body_mb * (1 << 20))
         parts, size = [], 0
         async for part in request.stream():
@@ -160,30 +185,42 @@ def create(
         lifespan=lifespan,
         exception_handlers={
             RequestError: _on_request_error,
-            ReleaseError: _on_no_release,
+            ReleaseError: _on_unavailable,
+            StoreError: _on_unavailable,
             HTTPException: _on_http_error,
-            Exception: _on_failure,
         },
         routes=[
-            Route("/v1/retrieve", endpoint.retrieve, methods=["POST"]),
-            Route("/v1/events", endpoint.events, methods=["POST"]),
-            Route("/v1/items/{item_id:path}", endpoint.item, methods=["GET"]),
-            Route("/v1/users/{user_id:path}/profile", endpoint.profile, methods=["PUT"]),
-            Route("/v1/releases/live", endpoint.live_release, methods=["GET"]),
-            Route("/healthz", endpoint.healthz, methods=["GET"]),
-            Route("/readyz", endpoint.readyz, methods=["GET"]),
-            Route("/openapi.json", endpoint.openapi_json, methods=["GET"]),
-            Route("/docs", endpoint.docs, methods=["GET"]),
+            Route("/v1/retrieve", _guarded(endpoint.retrieve), methods=["POST"]),
+            Route("/v1/events", _guarded(endpoint.events), methods=["POST"]),
+            Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
+            Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),
+            Route("/v1/releases/live", _guarded(endpoint.live_release), methods=["GET"]),
+            Route("/healthz", _guarded(endpoint.healthz), methods=["GET"]),
+            Route("/readyz", _guarded(endpoint.readyz), methods=["GET"]),
+            Route("/openapi.json", _guarded(endpoint.openapi_json), methods=["GET"]),
+            Route("/docs", _guarded(endpoint.docs), methods=["GET"]),
         ],
     )
 
 
 def serve(live: Live, store: Store, settings: Service, say: Callable[[str], None] = print) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are finished. Raises `UserError` when the port is taken."""
+    """Serve until SIGINT or SIGTERM, then return; requests under way are finished. Raises `UserError` when the port is
+    taken."""
     listening = _listen(settings.host, settings.port)
     say(f"serving at {_url(listening)}  (docs at {_url(listening)}/docs); ctrl-c stops it")
-    with live:
+    with live, _stopping():
         uvicorn.Server(_config(create(live, store, settings))).run(sockets=[listening])
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Signals that stop the server do no more than that: it raises them again once it has stopped."""
+    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 @contextmanager
@@ -194,7 +231,9 @@ def running(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> Iterat
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="zhiyin-http", daemon=True)
     thread.start()
     try:
-        while not server.started and thread.is_alive():
+        while not server.started:
+            if not thread.is_alive():
+                raise Failure("the server did not start", where=_url(listening), remedy="Its log says why.")
             time.sleep(0.01)
         yield _url(listening)
     finally:
@@ -211,8 +250,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
         raise UserError(
-            f"cannot listen on port {port} ({error.strerror})",
+            f"cannot listen on port {port} ({reason})",
             where=host,
             remedy="Another program may have it: choose another with --port, or --port 0 for a free one.",
         ) from None
@@ -237,17 +278,36 @@ async def _on_request_error(request: HTTPRequest, error: Exception) -> Response:
     return _refused(error.status, error)
 
 
-async def _on_no_release(request: HTTPRequest, error: Exception) -> Response:
-    assert isinstance(error, ReleaseError)  # noqa: S101
+async def _on_unavailable(request: HTTPRequest, error: Exception) -> Response:
+    assert isinstance(error, ReleaseError | StoreError)  # noqa: S101
+    logger.warning("request %s %s refused: %s", request.method, request.url.path, error)
     return _refused(503, error)
 
 
 async def _on_http_error(request: HTTPRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return _refused(error.status_code, RequestError(error.detail, where=f"{request.method} {request.url.path}"))
+    refusal = _refused(error.status_code, RequestError(error.detail, where=f"{request.method} {request.url.path}"))
+    refusal.headers.update(error.headers or {})
+    return refusal
 
 
-async def _on_failure(request: HTTPRequest, error: Exception) -> Response:
+def _guarded(handler: Handler) -> Handler:
+    """The handler, whose failures are answers: the connection lives on, and the log holds what the answer does not."""
+
+    async def handle(request: HTTPRequest) -> Response:
+        try:
+            return await handler(request)
+        except (HTTPException, RequestError, ReleaseError, StoreError):
+            raise
+        except ClientDisconnect:
+            return Response(status_code=400)  # to nobody
+        except Exception as error:
+            return _failed(request, error)
+
+    return handle
+
+
+def _failed(request: HTTPRequest, error: Exception) -> Response:
     number = os.urandom(4).hex()
     logger.error("request %s %s failed [%s]", request.method, request.url.path, number, exc_info=error)
     return _refused(500, RequestError("something failed here; it is not your request", remedy=f"Log entry {number}."))

@@ -5,10 +5,13 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from zhiyin.errors import ReleaseError, ZhiyinError
+from zhiyin.errors import ReleaseError
 from zhiyin.release import Release, Releases
 
 logger = logging.getLogger("zhiyin")
+
+LONGEST_WAIT = 64
+"""Looks that a release which could not be opened is left alone at most: opening one reads every byte of it."""
 
 
 class Live:
@@ -22,34 +25,59 @@ class Live:
         """Opens the live release, where there is one. `interval`: seconds between two looks at which it is."""
         self._releases, self._interval = releases, interval
         self._release: Release | None = None
+        self._refused = ""
+        self._wait = self._waited = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.trouble = ""
         self.look()
 
     @property
+    def held(self) -> Release | None:
+        """The live release, where there is one."""
+        return self._release
+
+    @property
     def release(self) -> Release:
         """The live release. Raises `ReleaseError` while there is none."""
-        if self._release is None:
+        release = self._release
+        if release is None:
             raise ReleaseError(
                 f"no release is live ({self.trouble})" if self.trouble else "no release is live",
                 where=str(self._releases.root),
                 remedy="Run `zhiyin publish recipe.toml`; the service follows.",
             )
-        return self._release
+        return release
 
     def look(self) -> None:
-        """Swap, when another release has become the live one."""
+        """Swap, when another release has become the live one. One that cannot be opened is tried again after 1, 2, 4 …
+        more looks."""
+        wanted = ""
         try:
             wanted = self._releases.current()
-            if self._release is None or wanted != self._release.id:
+            if self._release is not None and wanted == self._release.id:
+                self._refused = self.trouble = ""
+            elif not self._is_left_alone(wanted):
                 self._release = self._releases.open(wanted)
+                self._refused = self.trouble = ""
                 logger.info("release %s is live", wanted)
-            self.trouble = ""
-        except (ZhiyinError, OSError, ValueError) as error:
-            if str(error) != self.trouble:
-                logger.warning("%s", error)
-            self.trouble = str(error)
+        except Exception as error:  # whatever it is, the release that is live stays live, and is followed on
+            said = str(error) or type(error).__name__
+            if said != self.trouble:
+                logger.warning("%s", said)
+            self.trouble = said
+            self._leave_alone(wanted)
+
+    def _is_left_alone(self, id: str) -> bool:
+        if id != self._refused:
+            self._wait = 0
+            return False
+        self._waited += 1
+        return self._waited <= self._wait
+
+    def _leave_alone(self, id: str) -> None:
+        self._wait = min(2 * self._wait or 1, LONGEST_WAIT) if id == self._refused else 1
+        self._refused, self._waited = id, 0
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._follow, name="zhiyin-live", daemon=True)

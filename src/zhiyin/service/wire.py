@@ -17,6 +17,9 @@ from zhiyin.stores.base import Event
 SKEW_MS = 5 * 60_000
 """How far ahead of the service's clock an event may be."""
 
+DEFAULT_K = 100
+"""Candidates for who does not say how many."""
+
 Id = Annotated[str, Meta(min_length=1, max_length=1024)]
 Seconds = Annotated[float, Meta(description="Unix time in seconds")]
 Body = TypeVar("Body", bound=Struct)
@@ -33,10 +36,11 @@ class InlineEvent(Struct, forbid_unknown_fields=True, omit_defaults=True):
 class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One user wants `k` candidates: `user_id` names a stored profile and history; `events` and `profile` add to them.
 
-    `hydrate` names the fields of the items' cards to answer with ("*": all); `exclude_seen` keeps the history out."""
+    `k`: 100 when left out, or as many as there can be. `hydrate` names the fields of the items' cards to answer with
+    ("*": all); `exclude_seen` keeps the history out."""
 
     user_id: Annotated[str, Meta(max_length=1024)] = ""
-    k: Annotated[int, Meta(ge=1)] = 100
+    k: Annotated[int, Meta(ge=1)] | None = None
     events: list[InlineEvent] = []
     profile: dict[str, Any] = {}
     context: dict[str, Any] = {}
@@ -136,7 +140,7 @@ def decode(body: bytes, kind: type[Body]) -> Body:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _refused(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body is not JSON: {error}", expected="a JSON object in UTF-8") from None
 
 
@@ -150,8 +154,15 @@ def decode_retrieve(body: bytes, most: int) -> tuple[list[Retrieve], bool]:
     return requests, True
 
 
-def to_request(wire: Retrieve, now: int, where: str) -> Request:
-    """The retriever's request. `now`: milliseconds since 1970. Raises `RequestError` for a time that cannot be."""
+def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
+    """The retriever's request. `now`: milliseconds since 1970; `most`: the largest k that may be asked.
+
+    Raises `RequestError` for a larger k, and for a time that cannot be.
+    """
+    if wire.k is not None and wire.k > most:
+        raise RequestError(
+            f"{wire.k}", where=f"{where}k", expected=f"at most {most}, by the catalogue and service.max_k"
+        )
     time = now if wire.time is None else milliseconds(wire.time, now, f"{where}time")
     events = tuple(
         Event(
@@ -167,7 +178,7 @@ def to_request(wire: Retrieve, now: int, where: str) -> Request:
         events=events,
         profile=wire.profile,
         context=wire.context,
-        k=wire.k,
+        k=min(DEFAULT_K, most) if wire.k is None else wire.k,
         exclude=tuple(wire.exclude),
         exclude_seen=wire.exclude_seen,
         hydrate=tuple(wire.hydrate),
@@ -196,21 +207,24 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
 def milliseconds(seconds: float, now: int, where: str) -> int:
     """Unix seconds as whole milliseconds. Raises `RequestError` for one that is negative, or later than five minutes
     from `now`, with a word on the unit where that is the likely cause."""
-    time = round(seconds * 1000)
-    if time < 0:
+    if seconds < 0:
         raise RequestError(f"{seconds:g} is before 1970", where=where, expected="Unix time in seconds")
-    if time > now + SKEW_MS:
-        likely = "It looks like milliseconds: divide by 1000." if seconds > now / 10 else ""
-        raise RequestError(
-            f"{seconds:.3f} is in the future", where=where, expected="Unix time in seconds", remedy=likely
+    if seconds > (now + SKEW_MS) / 1000:
+        units = (("nanoseconds", 1e9), ("microseconds", 1e6), ("milliseconds", 1e3))
+        likely = next(
+            (f"It looks like {u}: divide by {n:,.0f}." for u, n in units if seconds * 100 > now / 1e3 * n), ""
         )
-    return time
+        shown = f"{seconds:.3f}" if seconds < 1e15 else f"{seconds:g}"
+        raise RequestError(f"{shown} is in the future", where=where, expected="Unix time in seconds", remedy=likely)
+    return round(seconds * 1000)
 
 
 def _refused(message: str) -> RequestError:
     """msgspec says "Expected `int`, got `str` - at `$.k`"."""
     what, _, path = message.partition(" - at `")
     where = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if what.startswith("Object contains unknown field"):
+        return RequestError(f"unknown field {what.partition('unknown field ')[2]}", where=where)
     expected, _, got = what.removeprefix("Expected ").partition(", got ")
     if got:
         return RequestError(f"found {got}", where=where, expected=expected)

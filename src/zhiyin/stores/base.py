@@ -43,8 +43,11 @@ class UserStore(Protocol):
     """Profiles and recent events. Safe from many threads; every write is whole or not at all, and durable on return."""
 
     def append(self, events: Sequence[Event]) -> int:
-        """Keep these events, each in its place by time; a late one is not lost, one already kept is not kept twice.
-        Returns how many were new. The oldest beyond the store's `keep` a user are dropped."""
+        """Keep these events, one after another, each in its place by time (after those of its own time).
+
+        One that is kept already is not kept twice; when a user has more than the store's `keep`, the oldest is dropped,
+        and an event older than all of a full history is not kept. Returns how many were kept. Raises `RequestError`
+        for an event that no store can hold, and keeps none of them then."""
         ...
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -78,6 +81,11 @@ class Store(UserStore, ItemStore, Protocol):
 
 class StoreSpec(Protocol):
     """A backend and its parameters."""
+
+    @property
+    def keep(self) -> int:
+        """The newest events that a user keeps."""
+        ...
 
     def open(self) -> Store:
         """Raises `StoreError` where it cannot be opened: what, where, the way out."""

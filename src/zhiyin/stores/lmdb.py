@@ -1,9 +1,10 @@
 """The embedded store, on LMDB: one file, durable on return, readers never wait, many processes at once.
 
-Four tables. A user's 16-byte digest leads every key, so any id will do, and one user's events lie together in order:
+Five tables. A user's 16-byte digest leads every key, so any id will do, and one user's events lie together in order:
 
-    events    digest(user) · time · arrival  →  identity digest, item, values, id
-    known     digest(user) · digest(identity)  →  the event's key after the user
+    events    digest(user) · time · arrival  →  identity digest, item, time, values, id
+    known     digest(user) · digest(identity)  →  nothing: such an event is kept
+    sizes     digest(user)  →  how many events are kept
     profiles  digest(user)  →  profile
     cards     digest(item)  →  card
 """
@@ -19,12 +20,10 @@ import lmdb
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Event, Profile, UserState
-from zhiyin.stores.records import check_cards, check_events, check_profiles, decode, digest, encode, identity
+from zhiyin.stores.records import checked_cards, checked_events, checked_profiles, decode, digest, encode, identity
 
 _BIAS = 1 << 63
-_OPEN: dict[Path, tuple["lmdb.Environment", int]] = {}
-_OPEN_LOCK = threading.Lock()
-"""An LMDB file may be opened once in a process; who opens it again shares it."""
+_TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +43,46 @@ class LMDB:
         return LMDBStore(self)
 
 
+@dataclass(slots=True)
+class _Shared:
+    """One open file of this process, and how many stores use it: LMDB allows a process to open a file but once."""
+
+    environment: "lmdb.Environment"
+    tables: tuple[Any, ...]
+    stores: int = 0
+
+
+_OPEN: dict[Path, _Shared] = {}
+_OPEN_LOCK = threading.Lock()
+
+
 class LMDBStore:
     """An open LMDB environment."""
 
     def __init__(self, spec: LMDB) -> None:
-        self._path, self._keep, self._map_gb = spec.path.absolute(), spec.keep, spec.map_gb
-        self._env = _acquire(self._path, int(spec.map_gb * (1 << 30)))
+        self._path, self._keep = spec.path.resolve(), spec.keep
+        shared = _acquire(self._path, int(spec.map_gb * (1 << 30)))
+        self._environment = shared.environment
+        self._events, self._known, self._sizes, self._profiles, self._cards = shared.tables
+        self._idle = threading.Condition()
+        self._transactions = 0
         self._closed = False
-        names = (b"events", b"known", b"profiles", b"cards")
-        self._events, self._known, self._profiles, self._cards = (self._env.open_db(name) for name in names)
 
     def append(self, events: Sequence[Event]) -> int:
-        check_events(events)
-        if not events:
+        checked = checked_events(events)
+        if not checked:
             return 0
         with self._transaction(write=True) as transaction:
-            added = sum(self._append(transaction, event) for event in events)
-            for user in dict.fromkeys(event.user for event in events):
-                self._trim(transaction, digest(user))
-        return added
+            return sum(self._append(transaction, event) for event in checked)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
         with self._transaction() as transaction:
             return [self._read(transaction, user, limit) for user in users]
 
     def put_profiles(self, profiles: Mapping[str, Profile]) -> None:
-        check_profiles(profiles)
+        checked = checked_profiles(profiles)
         with self._transaction(write=True) as transaction:
-            for user, profile in profiles.items():
+            for user, profile in checked.items():
                 transaction.put(digest(user), encode(profile), db=self._profiles)
 
     def cards(self, items: Sequence[str]) -> list[Card | None]:
@@ -80,25 +91,35 @@ class LMDBStore:
             return [None if card is None else decode(card) for card in found]
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
-        check_cards(cards)
+        checked = checked_cards(cards)
         with self._transaction(write=True) as transaction:
-            for item, card in cards.items():
+            for item, card in checked.items():
                 transaction.put(digest(item), encode(card), db=self._cards)
 
     def close(self) -> None:
-        if not self._closed:
+        """Waits for reads and writes under way."""
+        with self._idle:
+            if self._closed:
+                return
             self._closed = True
-            _release(self._path)
+            self._idle.wait_for(lambda: not self._transactions)
+        _release(self._path)
 
     def _append(self, transaction: Any, event: Event) -> int:
         user, name = digest(event.user), digest(identity(event))
         if transaction.get(user + name, db=self._known) is not None:
             return 0
+        size = int.from_bytes(transaction.get(user, b"", db=self._sizes))
         moment = user + (event.time + _BIAS).to_bytes(8)
+        oldest = self._oldest(transaction, user)
+        if size >= self._keep and moment < oldest[:24]:
+            return 0
         place = moment + self._arrivals(transaction, moment).to_bytes(4)
-        transaction.put(user + name, place[16:], db=self._known)
-        record = (name, event.item, event.time, dict(event.values), event.id)
-        transaction.put(place, encode(record), db=self._events)
+        transaction.put(user + name, b"", db=self._known)
+        transaction.put(place, encode((name, event.item, event.time, event.values, event.id)), db=self._events)
+        for _ in range(size + 1 - self._keep):
+            self._drop_oldest(transaction, user)
+        transaction.put(user, min(size + 1, self._keep).to_bytes(4), db=self._sizes)
         return 1
 
     def _arrivals(self, transaction: Any, moment: bytes) -> int:
@@ -110,74 +131,90 @@ class LMDBStore:
         there = cursor.prev() if there else cursor.last()
         return int.from_bytes(cursor.key()[24:]) + 1 if there and cursor.key()[:24] == moment else 0
 
-    def _trim(self, transaction: Any, user: bytes) -> None:
-        """Drop what a user has beyond `keep`, the oldest first."""
-        for place, record in list(self._backwards(transaction, user))[self._keep :]:
-            transaction.delete(place, db=self._events)
-            transaction.delete(user + decode(record)[0], db=self._known)
+    def _oldest(self, transaction: Any, user: bytes) -> bytes:
+        """The key of a user's oldest event; another's, or empty, where the user has none."""
+        cursor = transaction.cursor(db=self._events)
+        cursor.set_range(user)
+        key: bytes = cursor.key()
+        return key
+
+    def _drop_oldest(self, transaction: Any, user: bytes) -> None:
+        place = self._oldest(transaction, user)
+        record = decode(transaction.pop(place, db=self._events))
+        transaction.delete(user + record[0], db=self._known)
 
     def _read(self, transaction: Any, user: str, limit: int) -> UserState:
         key = digest(user)
         profile = transaction.get(key, db=self._profiles)
-        events = []
-        for _, record in self._backwards(transaction, key) if limit > 0 else ():
-            _, item, time, values, id = decode(record)
-            events.append(Event(user, item, time, values, id))
-            if len(events) >= limit:
-                break
-        return UserState(None if profile is None else decode(profile), tuple(reversed(events)))
-
-    def _backwards(self, transaction: Any, user: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and records of one user's events, newest first."""
+        events: list[Event] = []
         cursor = transaction.cursor(db=self._events)
-        there = cursor.set_range(user + b"\xff" * 13)
+        there = cursor.set_range(key + b"\xff" * 13)
         there = cursor.prev() if there else cursor.last()
-        while there and cursor.key()[:16] == user:
-            yield cursor.item()
+        while there and len(events) < min(limit, self._keep) and cursor.key()[:16] == key:
+            _, item, time, values, id = decode(cursor.value())
+            events.append(Event(user, item, time, values, id))
             there = cursor.prev()
+        return UserState(None if profile is None else decode(profile), tuple(reversed(events)))
 
     @contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[Any]:
-        if self._closed:
-            raise StoreError("the store is closed", where=str(self._path))
+        with self._idle:
+            if self._closed:
+                raise StoreError("the store is closed", where=str(self._path))
+            self._transactions += 1
         try:
-            with self._env.begin(write=write) as transaction:
+            with self._environment.begin(write=write) as transaction:
                 yield transaction
         except lmdb.MapFullError:
             raise StoreError(
-                f"full: {self._map_gb:g} GB",
+                f"full: {self._environment.info()['map_size'] / (1 << 30):g} GB",
                 where=str(self._path),
                 remedy="Raise store.map_gb; nothing of this write was kept.",
             ) from None
         except lmdb.Error as error:
-            raise StoreError(f"LMDB: {error}", where=str(self._path)) from None
+            raise StoreError(
+                f"LMDB: {error}",
+                where=str(self._path),
+                remedy="Look at the disk and its space; nothing of this write was kept." if write else "",
+            ) from None
+        finally:
+            with self._idle:
+                self._transactions -= 1
+                self._idle.notify_all()
 
 
-def _acquire(path: Path, size: int) -> "lmdb.Environment":
+def _acquire(path: Path, size: int) -> _Shared:
     with _OPEN_LOCK:
-        if path in _OPEN:
-            environment, users = _OPEN[path]
-        else:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                environment, users = lmdb.open(str(path), map_size=size, max_dbs=4, max_readers=1024), 0
-            except (OSError, lmdb.Error) as error:
-                raise StoreError(
-                    f"cannot be opened ({error})",
-                    where=str(path),
-                    remedy="Set [store] path to a folder you may write to.",
-                ) from None
-        _OPEN[path] = environment, users + 1
-        return environment
+        if path not in _OPEN:
+            _OPEN[path] = _opened(path, size)
+        _OPEN[path].stores += 1
+        return _OPEN[path]
+
+
+def _opened(path: Path, size: int) -> _Shared:
+    environment = None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        environment = lmdb.open(str(path), map_size=size, max_dbs=len(_TABLES), max_readers=1024)
+        environment.reader_check()  # a reader that was killed would hold back the pages it saw for ever
+        return _Shared(environment, tuple(environment.open_db(name) for name in _TABLES))
+    except (OSError, lmdb.Error) as error:
+        if environment is not None:
+            environment.close()
+        raise StoreError(
+            f"cannot be opened ({error})",
+            where=str(path),
+            remedy="Set [store] path to a folder you may write to, on a disk with space, and map_gb to what it needs.",
+        ) from None
 
 
 def _release(path: Path) -> None:
     with _OPEN_LOCK:
-        environment, users = _OPEN.pop(path)
-        if users > 1:
-            _OPEN[path] = environment, users - 1
-        else:
-            environment.close()
+        shared = _OPEN[path]
+        shared.stores -= 1
+        if not shared.stores:
+            del _OPEN[path]
+            shared.environment.close()
 
 
 EXAMPLES = (LMDB(keep=20, map_gb=0.1),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Event, Profile, UserState
-from zhiyin.stores.records import check_cards, check_events, check_profiles, identity
+from zhiyin.stores.records import checked_cards, checked_events, checked_profiles, identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class MemoryStore:
         self._closed = False
 
     def append(self, events: Sequence[Event]) -> int:
-        check_events(events)
+        checked = checked_events(events)
         with self._open():
-            return sum(self._append(event) for event in events)
+            return sum(self._append(event) for event in checked)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
         with self._open():
@@ -56,18 +56,18 @@ class MemoryStore:
             return states
 
     def put_profiles(self, profiles: Mapping[str, Profile]) -> None:
-        check_profiles(profiles)
+        checked = checked_profiles(profiles)
         with self._open():
-            self._profiles |= {user: dict(profile) for user, profile in profiles.items()}
+            self._profiles |= checked
 
     def cards(self, items: Sequence[str]) -> list[Card | None]:
         with self._open():
             return [self._cards.get(item) for item in items]
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
-        check_cards(cards)
+        checked = checked_cards(cards)
         with self._open():
-            self._cards |= {item: dict(card) for item, card in cards.items()}
+            self._cards |= checked
 
     def close(self) -> None:
         self._closed = True
@@ -79,7 +79,7 @@ class MemoryStore:
             return 0
         place = bisect_right(user.events, event.time, key=lambda kept: kept.time)
         if place == 0 and len(user.events) >= self._keep:
-            return 0  # older than everything a full list keeps
+            return 0
         user.known.add(name)
         user.events.insert(place, event)
         for dropped in user.events[: -self._keep]:

@@ -1,0 +1,45 @@
+"""What a run leaves behind for those who look later: a line of JSON a look, and TensorBoard's files."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from zhiyin.learning.fit import Progress
+
+
+class Journal:
+    """Appends to `log.jsonl` in a folder, and to `tensorboard/` there when the package `tensorboard` is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = (folder / "log.jsonl").open("a")
+        self._board = _board(folder / "tensorboard")
+
+    def write(self, progress: Progress) -> None:
+        """Keep one look; a reader sees it at once."""
+        self._lines.write(json.dumps(asdict(progress)) + "\n")
+        self._lines.flush()
+        if self._board is None:
+            return
+        self._board.add_scalar("loss", progress.loss, progress.step)
+        self._board.add_scalar("examples per second", progress.examples_per_second, progress.step)
+        if progress.validated:
+            self._board.add_scalar("validation recall", progress.recall, progress.step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,58 @@
+"""What format 1 wrote is read for ever, and answers what it answered then."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zhiyin.release import Release, Releases
+from zhiyin.retriever import Retriever
+from zhiyin.service import wire
+from zhiyin.stores.memory import Memory
+
+FORMATS = sorted(Path(__file__).parent.glob("format-*"))
+NOW = 1_767_225_600_000
+
+
+@pytest.fixture(params=FORMATS, ids=lambda one: one.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.param
+    return folder
+
+
+@pytest.fixture
+def release(folder: Path) -> Release:
+    return Releases(folder).open()
+
+
+def inputs(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.load(path) for path in folder.glob("*.npy")}
+
+
+def test_format_1_is_there() -> None:
+    assert [path.name for path in FORMATS] == ["format-1"]
+
+
+def test_the_towers_give_the_vectors_that_the_trained_model_gave(folder: Path, release: Release) -> None:
+    golden = folder / release.id / "golden"
+    users = release.user_tower(inputs(golden / "inputs"))
+    np.testing.assert_allclose(users, np.load(golden / "user_vectors.npy"), atol=1e-5)
+    rows = np.load(golden / "item_inputs" / "rows.npy")
+    assert list(rows) == list(range(30))
+    np.testing.assert_allclose(release.item_tower(inputs(golden / "item_inputs")), release.vectors[rows], atol=1e-5)
+
+
+def test_it_answers_what_it_answered_then(folder: Path, release: Release) -> None:
+    wanted = json.loads((folder / "answers.json").read_text())
+    asked = [wire.to_request(wire.decode(one["request"].encode(), wire.Retrieve), NOW, 30, "") for one in wanted]
+    for one, found in zip(wanted, Retriever(Memory().open()).retrieve(release, asked), strict=True):
+        assert (found.channel, found.items) == (one["channel"], one["items"])
+        np.testing.assert_allclose(found.scores, one["scores"], atol=1e-4)
+
+
+def test_it_holds_nothing_of_the_machine_that_made_it(folder: Path) -> None:
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        assert b"site-packages" not in path.read_bytes()
+        assert b'File "' not in path.read_bytes()
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 200_000

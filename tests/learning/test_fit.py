@@ -1,0 +1,340 @@
+"""Training: it learns, it resumes to the bit, several processes are one, and what cannot be is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from zhiyin import spec
+from zhiyin.data import worlds
+from zhiyin.data.events import EventLog
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.splits import LeaveLastOut, Split, TimeCut
+from zhiyin.data.tables import Table
+from zhiyin.errors import DataError, SpecError, TrainingError
+from zhiyin.evaluation.report import evaluate
+from zhiyin.features.schema import Schema
+from zhiyin.features.time import ExampleAge
+from zhiyin.learning.fit import Fitted, Plan, Progress, Training, fit
+from zhiyin.learning.hard import Impressions, Mined
+from zhiyin.learning.losses import FullSoftmax, SampledSoftmax
+from zhiyin.learning.negatives import CrossBatch, InBatch, Uniform, WholeCatalogue
+from zhiyin.learning.optimizers import Optimizer
+from zhiyin.learning.streaming import Streaming
+from zhiyin.models.dssm import DSSM
+from zhiyin.models.youtube_dnn import YouTubeDNN
+
+SMALL = YouTubeDNN(dim=16, hidden=(32,), dropout=0.1)
+FAST = Optimizer(lr=0.01, table_lr=0.02)
+SCHEMA = Schema(history_length=10)
+
+
+@pytest.fixture(scope="module")
+def ring() -> tuple[Prepared, Split]:
+    data = worlds.ring(300, 60, 14, 0.1, seed=0)
+    return data, LeaveLastOut().split(data.events, data.clock)
+
+
+def plan(training: Training = Training(epochs=4, batch_size=256, measure=5), **parts: object) -> Plan:
+    return replace(Plan(SMALL, Uniform(32), SampledSoftmax(), FAST, training), **parts)  # type: ignore[arg-type]
+
+
+def train(
+    world: tuple[Prepared, Split], folder: Path, made: Plan, schema: Schema = SCHEMA
+) -> tuple[Fitted, list[Progress]]:
+    told: list[Progress] = []
+    data, split = world
+    return fit(made, data, split, schema.fit(data, split), folder, told.append), told
+
+
+def test_the_best_step_is_kept_and_opens_again(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    made = plan(Training(epochs=6, batch_size=256, measure=5, validate_every=0.5))
+    fitted, told = train(ring, tmp_path, made)
+    recalls = {one.step: one.recall for one in told if one.recall is not None}
+    assert fitted.recall == max(recalls.values())
+    assert recalls[fitted.step] == fitted.recall
+    assert told[-1].loss < told[0].loss
+    again = Fitted.open(tmp_path, len(ring[0].items))
+    for one, other in zip(fitted.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert again.plan == made
+
+
+def test_training_stops_when_nothing_gets_better(tmp_path: Path) -> None:
+    data = worlds.random_world(200, 50, 8, seed=0)
+    world = (data, LeaveLastOut().split(data.events, data.clock))
+    _, told = train(world, tmp_path, plan(Training(epochs=40, batch_size=256, measure=5, patience=2)))
+    recalls = [one.recall for one in told if one.recall is not None]
+    assert len(recalls) < 40
+    assert max(recalls[-2:]) <= max(recalls[:-2])
+
+
+@pytest.mark.parametrize("batching", [{"run_length": 1}, {"run_length": 4, "examples_per_user": 6}, {}])
+def test_a_resumed_run_ends_in_the_same_bits(
+    ring: tuple[Prepared, Split], tmp_path: Path, batching: dict[str, Any]
+) -> None:
+    made = plan(Training(epochs=4, batch_size=200, measure=5, checkpoint_minutes=0, **batching))
+    train(ring, tmp_path / "whole", made)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch >= 2:
+            raise Stop
+
+    data, split = ring
+    with pytest.raises(Stop):
+        fit(made, data, split, SCHEMA.fit(data, split), tmp_path / "cut", stop)
+    train(ring, tmp_path / "cut", made)
+    for name in ("best", "last"):
+        whole, cut = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "cut"))
+        assert whole.keys() == cut.keys()
+        assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_several_threads_give_the_same_bits(tmp_path: Path) -> None:
+    """At a size where torch shares the work out: no sum may depend on which thread came first."""
+    data = worlds.random_world(600, 40, 20, seed=0)
+    world = (data, LeaveLastOut().split(data.events, data.clock))
+    made = Plan(DSSM(dim=64), InBatch(), SampledSoftmax(), FAST, Training(epochs=1, batch_size=2048, device="cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for name in ("one", "two"):
+            train(world, tmp_path / name, made)
+    finally:
+        torch.set_num_threads(threads)
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+SCRIPT = """
+from pathlib import Path
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.splits import LeaveLastOut
+from zhiyin.features.schema import Schema
+from zhiyin.learning.fit import Plan, Training, fit
+from zhiyin.learning.hard import Impressions, Mined
+from zhiyin.learning.losses import SampledSoftmax
+from zhiyin.learning.negatives import {negatives}
+from zhiyin.learning.optimizers import Optimizer
+from zhiyin.models.dssm import DSSM
+from zhiyin.models.youtube_dnn import YouTubeDNN
+data = Prepared.open(Path({data!r}))
+split = LeaveLastOut().split(data.events, data.clock)
+plan = Plan(
+    YouTubeDNN(dim=16, hidden=(32,)), {negatives}(32), SampledSoftmax(), Optimizer(lr=0.01, table_lr=0.02),
+    Training(epochs={epochs}, batch_size=200, measure=5, checkpoint_minutes=0, patience=0, device="cpu"),
+)
+fit(plan, data, split, Schema(history_length=10).fit(data, split), Path({folder!r}),
+    lambda p: print(p.step, p.loss, flush=True))
+"""
+
+
+def script(data: Path, folder: Path, epochs: int, negatives: str = "Uniform") -> str:
+    return SCRIPT.format(data=str(data), folder=str(folder), epochs=epochs, negatives=negatives)
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_bits(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    """SIGKILL again and again at odd moments, until a run gets through."""
+    ring[0].save(tmp_path / "data")
+    whole = [sys.executable, "-c", script(tmp_path / "data", tmp_path / "whole", 30)]
+    subprocess.run(whole, check=True, capture_output=True)
+    random, killed = np.random.default_rng(0), 0
+    for _ in range(8):
+        run = subprocess.Popen(
+            [sys.executable, "-c", script(tmp_path / "data", tmp_path / "cut", 30)], stdout=subprocess.PIPE, text=True
+        )
+        assert run.stdout is not None
+        if killed < 2:
+            run.stdout.readline()  # it has begun to learn
+            time.sleep(float(random.uniform(0, 0.3)))
+            run.send_signal(signal.SIGKILL)
+        _, code = run.stdout.read(), run.wait()
+        run.stdout.close()
+        if code == 0:
+            break
+        killed += 1
+    assert code == 0
+    assert killed >= 1
+    for name in ("best", "last"):
+        one, other = (load_file(tmp_path / folder / f"{name}.safetensors") for folder in ("whole", "cut"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert {path.name for path in (tmp_path / "cut").iterdir()} <= {
+        "best.safetensors", "last.safetensors", ".best.safetensors.part", ".last.safetensors.part",
+    }  # fmt: skip
+
+
+def test_two_processes_are_one(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    """Same global batch, same negatives, same steps: the weights agree but for the order of sums."""
+    ring[0].save(tmp_path / "data")
+    for count, name in ((1, "one"), (2, "two")):
+        path = tmp_path / f"{name}.py"
+        path.write_text(script(tmp_path / "data", tmp_path / name, 2, "Mixed"))
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        ended = subprocess.run(
+            [sys.executable, *launch, str(path)], capture_output=True, text=True, env=environment, check=False
+        )
+        assert ended.returncode == 0, ended.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
+
+
+SAMPLERS = [one for one in spec.examples("zhiyin.learning") if hasattr(one, "build")]
+LOSSES = [one for one in spec.examples("zhiyin.learning") if hasattr(one, "whole_catalogue")]
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda one: type(one).__name__)
+def test_any_sampler_goes_with_any_loss(
+    ring: tuple[Prepared, Split], tmp_path: Path, negatives: Any, loss: Any
+) -> None:
+    """It learns a little, or says why the two do not go together."""
+    data, split = ring
+    if isinstance(negatives, Impressions):
+        shown = [[f"i{row}", f"i{(row + 7) % 60}"] for row in data.events.items.tolist()]
+        data = replace(data, events=replace(data.events, columns=Table.of({"shown": shown})))
+    training = Training(epochs=1, batch_size=512, measure=5)
+    if loss.whole_catalogue and not isinstance(negatives, WholeCatalogue):
+        with pytest.raises(SpecError, match="needs every item as a negative"):
+            plan(training, negatives=negatives, loss=loss)
+        return
+    fitted, told = train((data, split), tmp_path, plan(training, negatives=negatives, loss=loss))
+    assert np.isfinite(told[-1].loss)
+    assert fitted.step == told[-1].step
+
+
+@pytest.mark.parametrize(
+    "negatives",
+    [CrossBatch(3), Streaming(rate=0.05, buckets=4096), Mined(Uniform(16), every=7, pool=40, skip=2, width=10)],
+    ids=lambda one: type(one).__name__,
+)
+def test_samplers_that_remember_resume_too(ring: tuple[Prepared, Split], tmp_path: Path, negatives: Any) -> None:
+    made = plan(Training(epochs=3, batch_size=300, measure=5, patience=0), negatives=negatives)
+    data, split = ring
+    train(ring, tmp_path / "whole", made)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch >= 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(made, data, split, SCHEMA.fit(data, split), tmp_path / "cut", stop)
+    train(ring, tmp_path / "cut", made)
+    whole, cut = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    train(ring, tmp_path, plan(Training(epochs=1, batch_size=256)))
+    with pytest.raises(TrainingError, match=r"another recipe or other data.*--fresh"):
+        train(ring, tmp_path, plan(Training(epochs=1, batch_size=128)))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_likely_cause(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    made = plan(optimizer=Optimizer(lr=1e30, table_lr=1e30), model=replace(SMALL, normalize=False))
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) by step \d+.*learning rate is too high"):
+        train(ring, tmp_path, made)
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    for parts in (
+        {"negatives": Uniform(10**12)},
+        {"training": Training(batch_size=10**12)},
+        {"model": replace(SMALL, dim=10**9, hidden=())},
+    ):
+        with pytest.raises(TrainingError, match=r"needs at least [\d.e+]+ [TG]B: .*free.*Lower training\.batch_size"):
+            train(ring, tmp_path, plan(**parts))
+        assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+    data = worlds.random_world(20, 10, 3, seed=0)
+    world = (data, LeaveLastOut().split(data.events, data.clock))
+    with pytest.raises(DataError, match=r"none of the 20 training events has 1 events before it.*min_history = 0"):
+        train(world, tmp_path, plan())
+    train(world, tmp_path, plan(Training(epochs=1, min_history=0)))
+
+
+def test_a_loss_that_needs_every_item_is_refused_with_a_sampler() -> None:
+    with pytest.raises(SpecError, match=r"FullSoftmax needs every item.*not Uniform.*WholeCatalogue"):
+        plan(loss=FullSoftmax())
+
+
+def test_rewards_weigh_examples(tmp_path: Path) -> None:
+    """Half of the log is noise; rewards of 0 there leave the ring to be learned."""
+    ring = worlds.ring(300, 40, 12, 0.0, seed=0)
+    log = ring.events
+    random = np.random.default_rng(0)
+    noisy = random.random(len(log)) < 0.5
+    items = np.where(noisy, random.integers(0, 40, len(log)), log.items).astype(np.int32)
+    rewards = Table.of({"reward": np.where(noisy, 0.0, 1.0)})
+    events = EventLog.of(log.users, items, log.times, user_count=300, columns=rewards)
+    data = replace(ring, events=events)
+    world = (data, LeaveLastOut().split(events, True))
+    training = Training(epochs=6, batch_size=256, measure=5)
+    found = {}
+    for name, weight in (("with", "reward"), ("without", "")):
+        fitted, _ = train(world, tmp_path / name, plan(replace(training, weight=weight)))
+        clean = ~noisy[world[1].test.starts]
+        rows = fitted.scorer(data).scores(world[1].test.starts[clean]).argmax(1).numpy()
+        found[name] = float((rows == items[world[1].test.starts[clean]]).mean())
+    assert found["with"] > found["without"] + 0.02
+
+
+def recall(world: tuple[Prepared, Split], fitted: Fitted, k: int, seen: bool = True) -> float:
+    data, split = world
+    report = evaluate({"model": fitted.scorer(data)}, data, split.test, ks=(k,), remove_seen=not seen)
+    return report.value("model", f"recall@{k}")
+
+
+def test_logq_makes_in_batch_softmax_full_softmax(tmp_path: Path) -> None:
+    """Popularity decides within a group: without logQ the model learns p(i|u)/p(i), and ranks a group at random."""
+    world = worlds.tastes(1500, 1500, 4, 12, seed=3, skew=1.0, repeats=True)
+    data = world.data
+    split = LeaveLastOut().split(data.events, data.clock)
+    training = Training(epochs=6, batch_size=512, measure=50, patience=0, run_length=1)
+    model = YouTubeDNN(dim=32, hidden=(64,), normalize=False, temperature=1.0)
+
+    found = {}
+    for name, negatives, loss in (
+        ("full", WholeCatalogue(), FullSoftmax()),
+        ("logq", InBatch(), SampledSoftmax()),
+        ("bare", InBatch(), SampledSoftmax(logq=False)),
+    ):
+        made = Plan(model, negatives, loss, Optimizer(lr=0.003, table_lr=0.01), training)
+        fitted, _ = train((data, split), tmp_path / name, made)
+        found[name] = recall((data, split), fitted, 50)
+    assert found["logq"] > 0.97 * found["full"]
+    assert found["bare"] < 0.93 * found["full"]
+
+
+def test_example_age_helps_where_popularity_drifts(tmp_path: Path) -> None:
+    """Every request has age 0, the end of training: the model answers with what is popular then, not on average."""
+    world = worlds.drifting(1200, 150, 12, seed=0, days=60, width=5.0)
+    data = world.data
+    split = TimeCut(test=2, validation=2, unit="days").split(data.events, data.clock)
+    training = Training(epochs=8, batch_size=512, measure=10, patience=0, min_history=0)
+    made = Plan(YouTubeDNN(dim=16, hidden=(64, 32)), WholeCatalogue(), FullSoftmax(), Optimizer(0.003, 0.01), training)
+    found = {}
+    for name, context in (("age", (ExampleAge(),)), ("none", ())):
+        schema = Schema(context=context, history_length=10)
+        fitted, _ = train((data, split), tmp_path / name, made, schema)
+        found[name] = recall((data, split), fitted, 10)
+    assert found["age"] > 1.15 * found["none"]
