@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Feature
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, taken
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, normalized
 from zhiyin.models.windows import Band
@@ -99,7 +99,8 @@ class InterestTowers(RetrievalModel):
             return users[:, 0]
         scores = torch.bmm(users, positives[:, :, None])[..., 0]
         if self.head.sharpness == torch.inf:
-            return users[torch.arange(len(users), device=users.device), scores.argmax(1)]
+            first = torch.arange(0, scores.numel(), scores.shape[1], device=users.device)
+            return taken(users.flatten(0, 1), first + scores.argmax(1))
         repeated = (users[:, 1:] == users[:, :1]).all(-1)
         scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(repeated, -torch.inf)], dim=1)
         attention = (self.head.sharpness * scores).softmax(1)

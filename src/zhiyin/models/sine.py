@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zhiyin.errors import SpecError
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import RetrievalModel
+from zhiyin.models.base import RetrievalModel, taken
 from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
 from zhiyin.models.layers import normalized
 from zhiyin.models.windows import Band, compared, summed
@@ -113,7 +113,7 @@ class Attention(nn.Module):
 def activated(pooled: Tensor, pool: Tensor, count: int) -> Tensor:
     """[…, count, d] the concepts of pool [M, d] with the greatest s = C z for each of pooled […, d], times σ(s)."""
     scores, chosen = (pooled @ pool.T).topk(count, dim=-1)
-    return pool[chosen] * torch.sigmoid(scores)[..., None]
+    return taken(pool, chosen) * torch.sigmoid(scores)[..., None]
 
 
 EXAMPLES = (

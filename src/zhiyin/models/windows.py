@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from zhiyin.models.base import Queries, Runs
+from zhiyin.models.base import Queries, Runs, taken
 from zhiyin.models.layers import picked
 
 
@@ -56,7 +56,7 @@ class Band:
     def asked(self, values: Tensor) -> Tensor:
         """[n, …] the requests' own of values [r, T, …]."""
         flat = values.flatten(0, 1)
-        return flat if self.requests is None else flat.index_select(0, self.requests)
+        return flat if self.requests is None else taken(flat, self.requests)
 
     def windows(self) -> "Windows":
         """Each request's history, place by place."""
@@ -89,7 +89,7 @@ class Windows:
 
     def of(self, values: Tensor) -> Tensor:
         """[L, n, …] from values [r, P, …]; any value where no event is."""
-        return values.flatten(0, 1).index_select(0, self.where.flatten()).unflatten(0, self.where.shape)
+        return taken(values.flatten(0, 1), self.where)
 
     def split(self, size: int) -> list[Self]:
         """The same in parts of `size` histories."""
