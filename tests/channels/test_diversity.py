@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhiyin.channels.diversity import diverse
+from zhiyin.channels.diversity import Diversity, diverse
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError
+from zhiyin.stores.base import Card
 
 
 def slow(scores: list[int], categories: list[int], k: int, weight: int) -> list[int]:
@@ -41,7 +42,21 @@ def test_without_weight_the_order_is_by_score_and_with_much_of_it_categories_tak
     assert diverse(scores, categories, 2, 7.0).tolist() == [0, 3]
 
 
+def test_a_missing_category_differs_from_every_other() -> None:
+    cards: list[Card | None] = [{"kind": "a"}, {"kind": "a"}, None, {"title": "no kind"}, {"kind": "b"}]
+    chosen = Diversity(100.0, "kind").places([5.0, 4.0, 3.0, 2.0, 1.0], cards, 5)
+    assert chosen.tolist() == [0, 2, 3, 4, 1]
+
+
+def test_cards_that_cannot_tell_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"^\.by: no candidate's card has the field 'genre'"):
+        Diversity(1.0, "genre").places([2.0, 1.0], [{"kind": "a"}, None], 2)
+    assert Diversity(1.0, "genre").places([], [], 2).tolist() == []
+
+
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_a_weight_that_is_none_is_refused(weight: float) -> None:
-    with pytest.raises(RequestError, match=r"diversity: .*; expected a number of at least 0"):
-        diverse(np.ones(2, np.float32), np.zeros(2, np.int32), 1, weight)
+    with pytest.raises(RequestError, match=r"^\.weight: .*; expected a number of at least 0"):
+        Diversity(weight, "kind")
+    with pytest.raises(RequestError, match=r"^\.by: ''; expected the name of a field"):
+        Diversity(1.0, "")

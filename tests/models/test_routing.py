@@ -238,6 +238,8 @@ def test_training_in_parts_changes_nothing() -> None:
         (lambda: MIND(interests=0), r"\.interests: 0; expected at least 1"),
         (lambda: MIND(sharpness=-1.0), r"\.sharpness: -1\.0; expected 0 or above; inf trains the best interest"),
         (lambda: MIND(sharpness=math.nan), r"\.sharpness: nan"),
+        (lambda: ComiRecDR(gain=0.0), r"\.gain: 0\.0; expected a number above 0"),
+        (lambda: ComiRecDR(noise=0.0), r"\.noise: 0\.0; expected a number above 0"),
         (lambda: ComiRecDR(rounds=0), r"\.rounds: 0; expected at least 1"),
     ],
 )

@@ -1,8 +1,9 @@
 """ComiRec-DR (Cen et al. 2020, "Controllable Multi-Interest Framework for Recommendation", section 3.2).
 
 Dynamic routing from zero logits; each interest hears a behaviour through a map of its own, W_ij for place i (counted
-back from the newest event) and interest j. Trained on the best interest. Departure: W_ij starts as a random rotation of
-its interest's own, the same at all places, so that equal behaviours vote alike before anything is learned.
+back from the newest event) and interest j. Trained on the best interest. W_ij starts, at all places alike, as `gain`
+times the identity plus noise of its interest's own: the noise tells interests apart, the identity lets votes point where
+their items are from the start (from random rotations it was seen to learn hardly anything in the same time).
 """
 
 from dataclasses import dataclass
@@ -23,12 +24,15 @@ PART = 256
 
 @dataclass(frozen=True, slots=True)
 class ComiRecDR:
-    """`dim`: width of user and item vectors. `interests`: h of each user. `rounds` of routing. `hidden`,
-    `temperature`, `dropout`: as in `Head`."""
+    """`dim`: width of user and item vectors. `interests`: h of each user. `rounds` of routing, by maps that start as
+    `gain` times (the identity + `noise` times a random matrix that keeps lengths). `hidden`, `temperature`, `dropout`:
+    as in `Head`."""
 
     dim: int = 64
     interests: int = 4
     rounds: int = 3
+    gain: float = 4.0
+    noise: float = 0.5
     hidden: tuple[int, ...] = (128,)
     temperature: float = 0.1
     dropout: float = 0.0
@@ -37,6 +41,9 @@ class ComiRecDR:
         check_interests(self.interests, self.dim, self.head)
         if self.rounds < 1:
             raise SpecError(f"{self.rounds}", where=".rounds", expected="at least 1")
+        for name in ("gain", "noise"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"{getattr(self, name)}", where=f".{name}", expected="a number above 0")
 
     @property
     def head(self) -> Head:
@@ -52,7 +59,8 @@ class RoutedByPlace(nn.Module):
     def __init__(self, spec: ComiRecDR, length: int) -> None:
         super().__init__()
         self.spec = spec
-        maps = torch.stack([nn.init.orthogonal_(torch.empty(spec.dim, spec.dim)) for _ in range(spec.interests)], dim=1)
+        strange = torch.randn(spec.dim, spec.interests, spec.dim) * spec.dim**-0.5
+        maps = spec.gain * (torch.eye(spec.dim)[:, None] + spec.noise * strange)
         self.maps = nn.Parameter(maps.flatten(1).repeat(length, 1, 1))
 
     def forward(self, events: Tensor, band: Band) -> Interests:

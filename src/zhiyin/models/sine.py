@@ -8,7 +8,7 @@ LN(Σ_t P(k|t) P(t|k) W3 e_t).
 
 The paper's user has one vector: the interests weighed by softmax over k of cos(c, φ_k) / τ, where c, the concept that the
 user turns to, is the attention-pooled sequence of intentions x̂_t = Σ_k P(k|t) C_k (`aggregate`). Without it the K
-interests are searched each for itself, and trained on the best, as MIND's are.
+interests are searched each for itself, and trained as MIND's are.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class SINE:
     aggregate: bool = False
     tau: float = 0.1
     hidden: tuple[int, ...] = (128,)
-    sharpness: float = torch.inf
+    sharpness: float = 1.0
     temperature: float = 0.1
     dropout: float = 0.0
 
