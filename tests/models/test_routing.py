@@ -23,8 +23,8 @@ LENGTH, DIM, CATALOGUE = 9, 5, 40
 
 
 def softmax(values: Array) -> Array:
-    shares = np.exp(values - values.max())
-    return shares / shares.sum()
+    shares: Array = np.exp(values - values.max())
+    return np.asarray(shares / shares.sum())
 
 
 def squashed(vector: Array) -> Array:
@@ -144,7 +144,8 @@ def test_comirecs_gradients_come_through_the_last_round_alone() -> None:
         lambda v: squash(((b.softmax(2) * there)[..., None] * v).sum(0)),
     ):
         asked = votes.clone().requires_grad_()
-        (routing(asked) * torch.arange(1, DIM + 1)).sum().backward()
+        loss: torch.Tensor = (routing(asked) * torch.arange(1, DIM + 1)).sum()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         slopes.append(asked.grad)
     torch.testing.assert_close(*slopes)
 
@@ -213,7 +214,11 @@ def test_a_band_sees_what_the_windows_hold() -> None:
     back = found.asked(found.back)
     owners = torch.tensor([0, 0, 0, 1, 1])
     for request in range(5):
-        places = {int(b): int(r) for b, r, there in zip(back[request], history[owners[request]], seen[request], strict=True) if there}
+        places = {
+            int(b): int(r)
+            for b, r, there in zip(back[request], history[owners[request]], seen[request], strict=True)
+            if there
+        }
         wanted = {2 - at: int(row) for at, row in enumerate(copied[request]) if row != UNKNOWN}
         assert places == wanted
     assert found.asked(found.counts).tolist() == [0, 2, 3, 1, 2]

@@ -51,7 +51,7 @@ def diverse(scores: Vectors, categories: Rows, k: int, weight: float) -> Rows:
     scores [f], larger is better; categories [f], `UNKNOWN` where an item has none: it differs from every other. Of
     equal candidates the first is chosen; weight 0 ranks by score.
     """
-    # what every candidate gains alike does not change who is best: a candidate of a chosen category falls behind instead
+    # what all candidates gain alike changes nothing: those of a chosen category fall behind instead
     left = scores.astype(np.float64)
     chosen = np.empty(min(k, len(left)), np.int32)
     for turn in range(len(chosen)):

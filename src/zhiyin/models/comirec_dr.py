@@ -2,8 +2,8 @@
 
 Dynamic routing from zero logits; each interest hears a behaviour through a map of its own, W_ij for place i (counted
 back from the newest event) and interest j. Trained on the best interest. W_ij starts, at all places alike, as `gain`
-times the identity plus noise of its interest's own: the noise tells interests apart, the identity lets votes point where
-their items are from the start (from random rotations it was seen to learn hardly anything in the same time).
+times the identity plus noise of its interest's own: the noise tells interests apart, the identity lets votes point to
+where their items are from the start (from random rotations it was seen to learn hardly anything in the same time).
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class RoutedByPlace(nn.Module):
         return Interests(torch.cat([self._routed(events, part) for part in parts]))
 
     def _routed(self, events: Tensor, windows: Windows) -> Tensor:
-        votes = torch.bmm(windows.of(events), self.maps).unflatten(2, (self.spec.interests, -1))
+        votes = torch.bmm(windows.of(events), self.maps).view(*windows.real.shape, self.spec.interests, -1)
         return route_by_place(votes, windows.real, self.spec.rounds)
 
 

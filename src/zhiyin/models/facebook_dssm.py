@@ -1,14 +1,16 @@
 """The unified embedding model of Huang et al. 2020, "Embedding-based Retrieval in Facebook Search", section 2.
 
 Two towers over all that is known of either side, and their cosine as it is: the paper trains it by a triplet hinge
-whose margin is a difference of cosines, so no temperature divides it. Its recipe, with harder negatives than random
-ones (section 6: about one hard for twenty easy):
+whose margin is a difference of cosines, so no temperature divides it. Its recipe, with
+hard negatives beside random ones (section 6):
 
     [model]
     use = "facebook_dssm:FacebookDSSM"
     [loss]
     use = "losses:Hinge"
     margin = 0.2
+    [negatives]
+    use = "hard:Mined"
 """
 
 from dataclasses import dataclass

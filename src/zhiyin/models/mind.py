@@ -2,9 +2,10 @@
 
 Behaviours are routed to interests: all by one bilinear map S, from logits that are drawn once and never trained, so
 that training, export and serving agree. A user with few behaviours has fewer interests: K' = max(1, min(K, ⌊log2 of
-their number⌋)). An interest that a user has not got is a copy of the first. Departures that were measured to help: a vote counts by its recency (`recency`), S starts as `gain` times the identity,
-and what `InterestTowers` says. The gain is how sharply behaviours choose between interests, and nothing learns it: the
-last round's sums, through which alone S is trained, are squashed.
+their number⌋)). An interest that a user has not got is a copy of the first. Departures that were measured to help: a
+vote counts by its recency (`recency`), S starts as `gain` times the identity, and what `InterestTowers` says. The gain
+is how sharply behaviours choose between interests, and nothing learns it: the last round's sums, through which alone S
+is trained, are squashed.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from zhiyin.models.windows import Band
 @dataclass(frozen=True, slots=True)
 class MIND:
     """`dim`: width of user and item vectors. `interests`: K, the most a user has; `adaptive`: fewer for a short
-    history. `rounds` of routing, from logits of standard deviation `spread`, by a map that starts as `gain` times
-    the identity. `recency`: learned weights of votes by place. `hidden`, `residual`, `sharpness` (the paper's p), `temperature`, `dropout`: as in `Head`.
+    history. `rounds` of routing, from logits of standard deviation `spread`, by a map that starts as `gain` times the
+    identity. `recency`: learned weights of votes by place. `hidden`, `residual`, `sharpness` (the paper's p),
+    `temperature`, `dropout`: as in `Head`.
     """
 
     dim: int = 64

@@ -10,7 +10,8 @@ from zhiyin.models.windows import compared, summed
 def squash(vectors: Tensor) -> Tensor:
     """[…, d] ‖z‖²/(1 + ‖z‖²) · z/‖z‖: the same direction, a length below 1; zero stays zero."""
     length = vectors.norm(dim=-1, keepdim=True)
-    return vectors * (length / (1 + length.square()))
+    short: Tensor = vectors * (length / (1 + length.square()))
+    return short
 
 
 def route(votes: Tensor, weights: Tensor, logits: Tensor, alive: Tensor, rounds: int) -> Tensor:

@@ -6,8 +6,8 @@ P(k|t) = softmax over k of LN(W3 e_t)ᵀ LN(C_k), and matters to it with P(t|k) 
 w_kᵀ tanh(W_k e_t) + a learned bias of its place, counted back from the newest event. An interest is
 LN(Σ_t P(k|t) P(t|k) W3 e_t).
 
-The paper's user has one vector: the interests weighed by softmax over k of cos(c, φ_k) / τ, where c, the concept that the
-user turns to, is the attention-pooled sequence of intentions x̂_t = Σ_k P(k|t) C_k (`aggregate`). Without it the K
+The paper's user has one vector: the interests weighed by softmax over k of cos(c, φ_k) / τ, where c, the concept that
+the user turns to, is the attention-pooled sequence of intentions x̂_t = Σ_k P(k|t) C_k (`aggregate`). Without it the K
 interests are searched each for itself, and trained as MIND's are.
 """
 
@@ -107,7 +107,8 @@ class Attention(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[…, heads] from vectors […, d]."""
-        return (torch.tanh(self.wide(vectors)).unflatten(-1, self.narrow.shape) * self.narrow).sum(-1)
+        inner = torch.tanh(self.wide(vectors))
+        return (inner.view(*vectors.shape[:-1], *self.narrow.shape) * self.narrow).sum(-1)
 
 
 def activated(pooled: Tensor, pool: Tensor, count: int) -> Tensor:

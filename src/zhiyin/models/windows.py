@@ -93,15 +93,15 @@ class Windows:
 
     def split(self, size: int) -> list[Self]:
         """The same in parts of `size` histories."""
-        pairs = zip(self.where.split(size, 1), self.real.split(size, 1), strict=True)
+        pairs = zip(torch.split(self.where, size, 1), torch.split(self.real, size, 1), strict=True)
         return [type(self)(where, real) for where, real in pairs]
 
 
 def summed(weights: Tensor, vectors: Tensor) -> Tensor:
     """[r, T, h, d] the sums of vectors [r, P, d] by weights [r, T, h, P]."""
-    return torch.bmm(weights.flatten(1, 2), vectors).unflatten(1, weights.shape[1:3])
+    return torch.bmm(weights.flatten(1, 2), vectors).view(*weights.shape[:3], -1)
 
 
 def compared(vectors: Tensor, events: Tensor) -> Tensor:
     """[r, T, h, P] the inner products of vectors [r, T, h, d] with events [r, P, d]."""
-    return torch.bmm(vectors.flatten(1, 2), events.transpose(1, 2)).unflatten(1, vectors.shape[1:3])
+    return torch.bmm(vectors.flatten(1, 2), events.transpose(1, 2)).view(*vectors.shape[:3], -1)
