@@ -41,8 +41,9 @@ format: $(INSTALLED)  ## let ruff write what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+BENCHMARKS := $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py))
 bench: $(INSTALLED)  ## every benchmark; tables and JSON under benchmarks/results
-	@for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 programs:
 	@for one in $(PROGRAMS); do \

@@ -127,7 +127,11 @@ class Player:
         )
         self.servers.append(server)
         assert server.stdout is not None
-        said = server.stdout.readline()
+        said = ""
+        for line in server.stdout:
+            said += line
+            if "http://" in line:
+                break
         self.url = re.findall(r"http://\S+", said)[0]
         return said.replace(self.url, URL)
 

@@ -125,7 +125,7 @@ def test_no_release_yet_says_what_to_do(tmp_path: Path) -> None:
 
 def test_an_index_that_breaks_its_promise_is_not_published(root: Path, published: Publisher) -> None:
     with pytest.raises(ReleaseError, match=r"finds 0\.\d+ of the exact top 10; expected at least 0\.999.*Nothing"):
-        published(root, "20260103-000000-cccc", index=IVFFlat(nlist=20, nprobe=1), overlap=0.999)
+        published(root, "20260103-000000-cccc", index=IVFFlat(nlist=3, nprobe=1), overlap=0.999)
     assert Releases(root).current() == "20260102-000000-bbbb"
     assert not list(root.glob(".building*"))
 

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from rich.console import Console
 from zhiyin import screen
 from zhiyin.data.datasets import DATASETS
 from zhiyin.evaluation.report import Report
+from zhiyin.evaluation.saved import Comparison
+from zhiyin.evaluation.significance import Difference
 from zhiyin.learning.fit import Progress
 from zhiyin.release import Release
 
@@ -65,6 +68,29 @@ def test_hits_that_differ_from_recalls_are_shown() -> None:
     console.print(Report("words", 9, 0, 99, rows).table())
     assert "hit@10" in shown(console)
     assert "hit@50" not in shown(console)
+
+
+def test_a_comparison_and_slices_can_be_read_at_80_columns() -> None:
+    sure = Difference(first=0.3, second=0.4, difference=0.1, low=0.05, high=0.15, p=0.0001)
+    same = Difference(first=0.3, second=0.3, difference=0.0, low=-0.01, high=0.01, p=0.8)
+    metrics = {"recall@50": sure, "ndcg@50": same, "hit@50": sure, "map@50": same, "hit@10": same, "recall@10": sure}
+    console = terminal(80)
+    console.print(screen.comparison_table(Comparison("a", "b", 9, metrics), "first", "second"))
+    lines = [line.split() for line in shown(console).splitlines() if "@" in line]
+    assert [line[0] for line in lines] == ["recall@50", "ndcg@50", "hit@10", "recall@10"]
+    assert lines[0][1:4] == ["0.3000", "0.4000", "+0.1000"]
+    assert lines[0][-2:] == ["<", "0.001"]
+    assert lines[1][-1] == "0.800"
+    part = {"name": "fr", "queries": 1234, "scorers": {name: {"recall@50": [0.25, 0.2, 0.3]} for name in SCORERS}}
+    slices = [
+        {"name": "user's country", "k": 50, "parts": [part]},
+        {"name": "user's history", "k": 50, "parts": [part]},
+    ]
+    console = terminal(80)
+    console.print(screen.slices_table(slices, ["country"]))
+    assert shown(console).count("0.2500") == len(SCORERS)
+    assert "1,234" in shown(console)
+    assert "history" not in shown(console)
 
 
 SENTENCE = "a sentence of many words that does not fit into a line of forty columns"
@@ -126,11 +152,23 @@ def test_candidates_name_item_and_score_whatever_their_titles() -> None:
     assert "3.00000" not in shown(console)
 
 
+def test_a_profile_is_sorted_and_adds_up() -> None:
+    console = terminal(80)
+    looked = screen.Looked(lambda training: None)
+    looked(replace(progress(50, 0.1), seconds={"user tower": 1.0, "backward": 3.0}))
+    assert looked.last is not None
+    console.print(screen.profile_table(looked.last))
+    rows = [line.split() for line in shown(console).splitlines()[1:]]
+    assert rows == [["backward", "3.00", "75%", "60.00"], ["user", "tower", "1.00", "25%", "20.00"]]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_data_sets_and_releases_are_whole(width: int, release: Release) -> None:
     console = terminal(width)
     console.print(screen.data_sets_table(DATASETS))
-    console.print(screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}]))
+    console.print(
+        screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}])
+    )
     text = shown(console)
     assert "…" not in text
     assert [name for name in DATASETS if name not in text] == []

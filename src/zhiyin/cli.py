@@ -16,12 +16,16 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from zhiyin import client
 from zhiyin.errors import ReleaseError, SpecError, UserError, ZhiyinError
 from zhiyin.screen import (
+    Looked,
     candidates_table,
+    comparison_table,
     data_sets_table,
+    profile_table,
     release_words,
     releases_table,
     say,
     screen,
+    slices_table,
     stored_words,
     training_bar,
 )
@@ -46,6 +50,7 @@ console = screen()
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="The recipe, a TOML file (`zhiyin init` writes one).")
 ]
+Part = Annotated[str, typer.Option(help="Which held-out events: 'test' or 'validation'.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
 
 
@@ -151,15 +156,22 @@ def data(
 
 
 @app.command(epilog="Example: `zhiyin prepare recipe.toml`")
-def prepare(recipe: RecipePath, as_json: Json = False) -> None:
+def prepare(
+    recipe: RecipePath,
+    append: Annotated[
+        Path | None, typer.Option(help="New files only (one, a folder, a pattern): add them to the prepared log.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Read, check, sort and number your log. `fit` does it when it was not done; do it again when the files changed."""
-    _prepare(_recipe(recipe), as_json)
+    _prepare(_recipe(recipe), as_json, append)
 
 
 @app.command(epilog="Example: `zhiyin fit recipe.toml`")
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the two towers. An interrupted run goes on where it stood; the step that validates best is kept."""
@@ -167,10 +179,16 @@ def fit(
 
     read = _recipe(recipe)
     _ = read.plan  # refuse a wrong recipe before the log is read
-    if not (read.prepared / "manifest.json").exists():
+    console.quiet = os.environ.get("RANK", "0") != "0"  # under torchrun one process talks
+    if not (read.prepared / "manifest.json").exists() and "WORLD_SIZE" not in os.environ:
         _prepare(read, as_json=False)
     with training_bar(console) as watch:
-        fitted = pipeline.fit(read, watch, fresh=fresh)
+        looked = Looked(watch)
+        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile)
+    if profile and looked.last is not None:
+        console.print(profile_table(looked.last))
+    if console.quiet:
+        return
     measure = f"recall@{fitted.plan.training.measure}"
     if as_json:
         print(json.dumps({"step": fitted.step, f"validation {measure}": fitted.recall, "run": str(read.run)}))
@@ -179,25 +197,66 @@ def fit(
         say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
 
 
-@app.command(epilog="Example: `zhiyin evaluate recipe.toml`")
+@app.command(epilog="Example: `zhiyin evaluate recipe.toml --report`")
 def evaluate(
     recipe: RecipePath,
-    part: Annotated[str, typer.Option(help="Which held-out events: 'test' or 'validation'.")] = "test",
+    part: Part = "test",
+    slices: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of users or items to measure apart by; may be given several times."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a page with curves, slices, intervals; its numbers as JSON.")
+    ] = False,
+    every_baseline: Annotated[
+        bool, typer.Option("--every-baseline", help="Also fit EASE, ALS and BPR-MF: minutes on a large log.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the trained model on held-out events, beside popularity and item-kNN. Exact, over the whole catalogue."""
     from zhiyin import pipeline
 
-    if part not in ("test", "validation"):
-        raise SpecError(f"--part {part}", expected="'test' or 'validation'")
+    _refuse_part(part)
     read = _recipe(recipe)
     with console.status("evaluating, exactly, over the whole catalogue"):
-        report = pipeline.evaluate(read, part=part)
+        if not (report or slices):
+            found = pipeline.evaluate(read, part=part, every_baseline=every_baseline)
+            document, page = found.to_json(), None
+        else:
+            found, document, page = pipeline.show(read, part=part, slices=slices or (), every_baseline=every_baseline)
     if as_json:
-        print(json.dumps(report.to_json()))
-    else:
-        console.print(report.table())
-        say(console, report.words, style="dim")
+        print(json.dumps(document))
+        return
+    console.print(found.table())
+    if slices:
+        console.print(slices_table(document["slices"], slices))
+    say(console, found.words, style="dim")
+    if page:
+        say(console, f"page: {page}")
+
+
+@app.command(epilog="Example: `zhiyin compare recipe.toml faster.toml`")
+def compare(
+    first: RecipePath,
+    second: Annotated[Path, typer.Argument(metavar="OTHER", help="The recipe to compare with it.")],
+    part: Part = "test",
+    as_json: Json = False,
+) -> None:
+    """Say whether the second recipe's model is better than the first's, or only luckier. Both must be evaluated."""
+    from zhiyin import pipeline
+
+    _refuse_part(part)
+    found = pipeline.compare(_recipe(first), _recipe(second), part=part)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    console.print(comparison_table(found, first.stem, second.stem))
+    say(
+        console,
+        f"{found.queries:,} queries of {part}, paired; the interval holds 95 % of bootstrap samples of users, p is the "
+        "chance of so large a difference if it were arbitrary which model is which",
+        style="dim",
+    )
 
 
 @app.command(epilog="Example: `zhiyin publish recipe.toml`")
@@ -356,13 +415,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {"trouble": error.what}
 
 
-def _prepare(recipe: "Recipe", as_json: bool) -> None:
+def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:
     from dataclasses import asdict
 
     from zhiyin import pipeline
 
     with console.status("preparing") as status:
-        summary = pipeline.prepare(recipe, lambda words: status.update(f"preparing: {words}"))
+
+        def tell(words: str) -> None:
+            status.update(f"preparing: {words}")
+
+        summary = pipeline.append(recipe, append, tell) if append else pipeline.prepare(recipe, tell)
     if as_json:
         print(json.dumps(asdict(summary)))
     else:
@@ -393,6 +456,11 @@ def _forgets(recipe: "Recipe") -> bool:
     from zhiyin.stores.memory import Memory
 
     return isinstance(recipe.store, Memory)
+
+
+def _refuse_part(part: str) -> None:
+    if part not in ("test", "validation"):
+        raise SpecError(f"--part {part}", expected="'test' or 'validation'")
 
 
 def _recipe(path: Path) -> "Recipe":

@@ -3,9 +3,10 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +16,23 @@ from zhiyin.data import sources
 from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
-from zhiyin.data.tables import Table
+from zhiyin.data.tables import Column, Table
+from zhiyin.features.bag import Bag
+from zhiyin.features.categorical import Categorical
+from zhiyin.features.schema import Schema
+from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
 from zhiyin.release import Release, Releases
 from zhiyin.stores.base import Event, Store
 
 if TYPE_CHECKING:
-    from zhiyin.evaluation.report import Report
+    from zhiyin.evaluation.report import Measured, Report
+    from zhiyin.evaluation.saved import Comparison
     from zhiyin.learning.fit import Fitted, Progress
+    from zhiyin.learning.scoring import TowerScorer
+
+TUNED_WITH = 4_000
+"""Held-out queries that an index is tuned with."""
 
 CHUNK = 10_000
 """Events, users or items that are loaded into a store at a time."""
@@ -31,6 +41,12 @@ CHUNK = 10_000
 def prepare(recipe: Recipe, progress: Callable[[str], None] | None = None) -> sources.Summary:
     """Read, check, sort and number the log; write it to the recipe's `prepared` folder."""
     return sources.prepare(recipe.source, recipe.prepared, progress)
+
+
+def append(recipe: Recipe, events: Path, progress: Callable[[str], None] | None = None) -> sources.Summary:
+    """Add the events of new files (one, a folder or a pattern) to the prepared log; known users and items keep their
+    rows. The recipe says how the columns are called, as ever, and its item and user tables are read anew."""
+    return sources.append(replace(recipe.source, events=events), recipe.prepared, progress)
 
 
 def opened(recipe: Recipe) -> tuple[Prepared, Split]:
@@ -67,27 +83,42 @@ def fit(
         return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile)
 
 
-def evaluate(recipe: Recipe, *, part: str = "test", ks: tuple[int, ...] = (10, 50, 100)) -> "Report":
-    """The trained model's metrics over the whole catalogue beside simple baselines'; also written to the run."""
-    fitted = trained(recipe)
-    from zhiyin.baselines.item_knn import ItemKNN
-    from zhiyin.baselines.popularity import Popularity
-    from zhiyin.evaluation.ranking import Scorer
-    from zhiyin.evaluation.report import evaluate as measure
+def evaluate(
+    recipe: Recipe, *, part: str = "test", ks: tuple[int, ...] = (10, 50, 100), every_baseline: bool = False
+) -> "Report":
+    """The trained model's metrics over the whole catalogue beside simple baselines'. Written to the run: the report as
+    `part`.json, and what each query found as `part`.npz, which `compare` reads."""
+    return _measure(recipe, part, ks, every_baseline).measured.report
 
-    data, split = opened(recipe)
-    held = split.test if part == "test" else split.validation
-    scorers: dict[str, Scorer] = {
-        type(fitted.plan.model).__name__: fitted.scorer(data),
-        "popularity": Popularity().fit(data, split),
-    }
-    if data.clock:
-        scorers["popularity, 7 days"] = Popularity(days=7).fit(data, split)
-    scorers["item-kNN"] = ItemKNN().fit(data, split)
-    report = measure(scorers, data, held, ks=ks, split_words=f"{part} of {split.words}")
-    measured = {"step": fitted.step, **report.to_json()}
-    (recipe.run / f"{part}.json").write_text(json.dumps(measured, indent=2) + "\n")
-    return report
+
+def show(
+    recipe: Recipe,
+    *,
+    part: str = "test",
+    ks: tuple[int, ...] = (10, 50, 100),
+    slices: Sequence[str] = (),
+    every_baseline: bool = False,
+) -> tuple["Report", dict[str, Any], Path]:
+    """`evaluate`, with intervals, slices (also by the columns named), and all else that a page shows: the report, the
+    page's numbers, and where it was written; the numbers stand beside it as JSON."""
+    from zhiyin.evaluation.analysis import analyse, training_events
+    from zhiyin.evaluation.embedding import embedding
+    from zhiyin.evaluation.lists import one_hot
+    from zhiyin.evaluation.page import page
+    from zhiyin.evaluation.progress import progress
+
+    at = _measure(recipe, part, ks, every_baseline)
+    named, category = _category(at.fitted.schema, at.data, slices)
+    traits = None if category is None else one_hot(category)
+    document = analyse(at.measured, at.data, at.split, columns=slices, traits=traits)
+    document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
+    vectors = at.scorer.items.cpu().numpy()
+    document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named)
+    document["index"] = _index_part(recipe, at, document["k"])
+    written = recipe.run / f"{part}-report.html"
+    written.with_suffix(".json").write_text(json.dumps(document, allow_nan=False) + "\n")
+    written.write_text(page(document, f"{type(at.fitted.plan.model).__name__} on {recipe.home.resolve().name}"))
+    return at.measured.report, document, written
 
 
 def trained(recipe: Recipe) -> "Fitted":
@@ -98,6 +129,73 @@ def trained(recipe: Recipe) -> "Fitted":
     return Fitted.open(recipe.run, len(Prepared.open(recipe.prepared).items))
 
 
+def compare(first: Recipe, second: Recipe, *, part: str = "test") -> "Comparison":
+    """The second recipe's model beside the first's, paired by query. Raises `DataError` where one was not evaluated, or
+    the two were asked different queries."""
+    from zhiyin.evaluation.saved import Saved
+    from zhiyin.evaluation.saved import compare as paired
+
+    return paired(Saved.open(first.run / f"{part}.npz"), Saved.open(second.run / f"{part}.npz"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """A run, opened and measured."""
+
+    data: Prepared
+    split: Split
+    held: HeldOut
+    fitted: "Fitted"
+    scorer: "TowerScorer"
+    measured: "Measured"
+
+
+def _measure(recipe: Recipe, part: str, ks: tuple[int, ...], every_baseline: bool) -> _Evaluation:
+    fitted = trained(recipe)
+    from zhiyin.baselines.standard import standard
+    from zhiyin.evaluation.report import measure
+    from zhiyin.evaluation.saved import Saved
+
+    data, split = opened(recipe)
+    held = split.test if part == "test" else split.validation
+    scorer = fitted.scorer(data)
+    scorers = {type(fitted.plan.model).__name__: scorer, **standard(data, split, everything=every_baseline)}
+    measured = measure(scorers, data, held, ks=ks, split_words=f"{part} of {split.words}", end=split.end)
+    facts = {"step": fitted.step, **measured.report.to_json()}
+    (recipe.run / f"{part}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    Saved.of(measured, data).save(recipe.run / f"{part}.npz")
+    return _Evaluation(data, split, held, fitted, scorer, measured)
+
+
+def _category(schema: Schema, data: Prepared, slices: Sequence[str]) -> tuple[str, Column | None]:
+    """The item column that lists and maps are told apart by, its name and its values: that of the first feature with
+    categories, else the first that is sliced by, else none."""
+    feature = next((f for f in schema.item if isinstance(f, Categorical | Bag)), None)
+    if feature is None:
+        name = next((name for name in slices if name in data.item_table), "")
+        return name, data.item_table[name] if name else None
+    column = data.item_table[feature.column or feature.name]
+    if isinstance(feature, Bag):
+        parted = [value.split(feature.separator) if isinstance(value, str) else value for value in column]
+        column = np.empty(len(parted), object)
+        column[:] = parted
+    return feature.column or feature.name, column
+
+
+def _index_part(recipe: Recipe, at: _Evaluation, k: int) -> dict[str, Any] | None:
+    """What the live release's index finds; None where there is no release, or none of this model's width."""
+    from zhiyin import spec
+    from zhiyin.evaluation.curve import index_part
+
+    there = Releases(recipe.releases)
+    if not there.ids():
+        return None
+    release = there.open()
+    kind = spec.used_build(release.manifest["index"], "zhiyin.indexes")
+    path = recipe.releases / release.id / "index.bin"
+    return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k)
+
+
 def publish(recipe: Recipe, now: datetime | None = None) -> Release:
     """The trained model becomes the live release."""
     fitted = trained(recipe)
@@ -106,7 +204,7 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
     from zhiyin.learning.examples import Examples
     from zhiyin.publish import publish as build
 
-    now = now or datetime.now(UTC)
+    now, index = now or datetime.now(UTC), recipe.index
     data, split = opened(recipe)
     examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
     return build(
@@ -114,9 +212,9 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         fitted.schema,
         data,
         items=examples.items(),
-        sample=examples.queries(_sample(split.test, recipe.promise.queries)),
+        sample=examples.queries(_sample(split.test, max(recipe.promise.queries, TUNED_WITH * isinstance(index, Auto)))),
         popular=np.argsort(-np.bincount(data.events.items, minlength=len(data.items)), kind="stable").astype(np.int32),
-        index=recipe.index,
+        index=index,
         root=recipe.releases,
         id=f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}",
         facts=_facts(recipe, fitted, split, now),

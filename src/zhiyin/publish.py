@@ -25,9 +25,11 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
 from zhiyin.errors import ReleaseError
 from zhiyin.features.schema import Schema
+from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.base import IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
+from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.models.base import Items, Queries, RetrievalModel
 from zhiyin.release import FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
 
@@ -59,7 +61,7 @@ def publish(
     items: Items,
     sample: Queries,
     popular: Rows,
-    index: IndexSpec,
+    index: IndexSpec | Auto,
     root: Path,
     id: str,
     facts: Mapping[str, Any],
@@ -67,10 +69,11 @@ def publish(
 ) -> Release:
     """Build, prove and make live one release, and return it open.
 
-    `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity and overlap; `popular`: rows,
-    most popular first; `id`: sorts after every older release's; `facts`: whatever else the manifest should say
-    (metrics, model, when). Raises `ReleaseError` when towers or index do not prove themselves, when it cannot be
-    written (a full disk), or when the id is taken; nothing is left behind then.
+    `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity, overlap and tuning; `popular`:
+    rows, most popular first; `index`: which one, or what is to be reached (then it is tuned); `id`: sorts after every
+    older release's; `facts`: whatever else the manifest should say (metrics, model, when). Raises `ReleaseError` when
+    towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing
+    is left behind then.
     """
     if (root / id).exists():
         raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
@@ -79,11 +82,13 @@ def publish(
     facts = {**facts, "items": len(data.items)}
     try:
         root.mkdir(parents=True, exist_ok=True)
-        users = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
-        _write_manifest(hidden, id, schema, index, facts)
+        users, chosen = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
+        if chosen.measured:
+            facts = {**facts, "tuning": chosen.measured}
+        _write_manifest(hidden, id, schema, chosen.spec, facts)
         release = Release.open(hidden)
         proof = prove(release, hidden, users, promise)
-        manifest = _write_manifest(hidden, id, schema, index, {**facts, "proof": proof})
+        manifest = _write_manifest(hidden, id, schema, chosen.spec, {**facts, "proof": proof})
         _sync(hidden)
         hidden.rename(root / id)
         _make_live(root, id)
@@ -154,17 +159,18 @@ def _build(
     items: Items,
     sample: Queries,
     popular: Rows,
-    index: IndexSpec,
-) -> Vectors:
-    """Write every file but the manifest; the sample's user vectors [n, h, d]."""
+    index: IndexSpec | Auto,
+) -> tuple[Vectors, Tuned]:
+    """Write every file but the manifest; the sample's user vectors [n, h, d], and the index."""
     hidden.mkdir()
     data.items.save(hidden / "items")
     vectors = _item_vectors(model, items)
     np.save(hidden / "vectors.npy", vectors)
-    index.build(vectors).save(hidden / "index.bin")
-    np.save(hidden / "popular.npy", popular[:POPULAR])
     with torch.inference_mode():
-        users = model.user_vectors(sample).numpy()
+        users = np.ascontiguousarray(model.user_vectors(sample).numpy())
+    chosen = choose(index, vectors, users.reshape(-1, users.shape[-1]))
+    chosen.index.save(hidden / "index.bin")
+    np.save(hidden / "popular.npy", popular[:POPULAR])
     user_inputs = {"history": sample.history, **sample.columns}
     item_inputs = {"rows": items.rows, **items.columns}
     export_user_tower(model, sample, hidden / "user_tower.onnx")
@@ -172,7 +178,7 @@ def _build(
     _save_arrays(hidden / "golden" / "inputs", _first(user_inputs, GOLDEN))
     _save_arrays(hidden / "golden" / "item_inputs", _first(item_inputs, GOLDEN))
     np.save(hidden / "golden" / "user_vectors.npy", users[:GOLDEN])
-    return np.ascontiguousarray(users)
+    return users, chosen
 
 
 def _item_vectors(model: RetrievalModel, items: Items, block: int = 8192) -> Vectors:

@@ -12,6 +12,7 @@ from zhiyin.data.sources import Source
 from zhiyin.data.splits import LeaveLastOut, Splitter
 from zhiyin.errors import SpecError
 from zhiyin.features.schema import Schema
+from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.service.app import Service
@@ -121,8 +122,12 @@ class Recipe:
         return plan
 
     @property
-    def index(self) -> IndexSpec:
-        index: IndexSpec = self._used("index", "zhiyin.indexes", IndexSpec, HNSW())
+    def index(self) -> IndexSpec | Auto:
+        """`index = "auto"` stands for the table `[index]` with `use = "auto:Auto"`: publish tunes one."""
+        if self.tables.get("index") == "auto":
+            return Auto()
+        tuned = "index" in self.tables and self._table("index").get("use") == AUTO
+        index: IndexSpec | Auto = self._used("index", "zhiyin.indexes", object if tuned else IndexSpec, HNSW())
         return index
 
     @property

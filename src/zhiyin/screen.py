@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from zhiyin.data.datasets import DataSet
+    from zhiyin.evaluation.saved import Comparison
     from zhiyin.learning.fit import Progress as Training
     from zhiyin.release import Release
 
@@ -78,6 +79,27 @@ def _training_lines(console: Console) -> Callable[["Training"], None]:
     return watch
 
 
+class Looked:
+    """Passes on what a `fit` tells, and keeps the last of it."""
+
+    def __init__(self, watch: Callable[["Training"], None]) -> None:
+        self._watch, self.last = watch, cast("Training | None", None)
+
+    def __call__(self, training: "Training") -> None:
+        self.last = training
+        self._watch(training)
+
+
+def profile_table(training: "Training") -> Table:
+    """Where the time of a run's steps went, the most first."""
+    table = Table("part of a step", "seconds", "share", "ms a step", box=None)
+    whole = sum(training.seconds.values()) or 1.0
+    for name, seconds in sorted(training.seconds.items(), key=lambda part: -part[1]):
+        each = 1e3 * seconds / max(1, training.step)
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / whole:.0%}", f"{each:.2f}")
+    return table
+
+
 def candidates_table(answer: dict[str, Any]) -> Table:
     """An answer of the service, for a person: rank, item, score, and its card."""
     names = list(dict.fromkeys(name for c in answer["candidates"] for name in (c.get("card") or {})))[:4]
@@ -104,6 +126,38 @@ def data_sets_table(data_sets: Mapping[str, "DataSet"]) -> Table:
     table.add_column(overflow="fold")
     for name, one in data_sets.items():
         table.add_row(name, f"{one.about}\n[dim]{one.licence}\n{one.page}[/]")
+    return table
+
+
+def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    """Recall by the parts that were asked for, one line a part, one column a scorer."""
+    asked = [one for one in slices if one["name"].split(" ", 1)[1] in columns]
+    scorers = list(dict.fromkeys(name for one in asked for part in one["parts"] for name in part["scorers"]))
+    metric = f"recall@{asked[0]['k']}" if asked else ""
+    table = Table(box=None)
+    table.add_column(metric, no_wrap=True)
+    table.add_column("queries", justify="right", no_wrap=True)
+    for scorer in scorers:
+        table.add_column(scorer, justify="right", min_width=len("0.0000"), overflow="fold")
+    for one in asked:
+        table.add_row(f"[bold]{escape(one['name'])}[/]")
+        for part in one["parts"]:
+            values = [f"{row[metric][0]:.4f}" for row in part["scorers"].values()]
+            table.add_row(f"  {escape(part['name'])}", f"{part['queries']:,}", *values)
+    return table
+
+
+def comparison_table(found: "Comparison", first: str, second: str) -> Table:
+    """Two runs: the usual metrics of both (all are in the JSON), the difference with its interval, and p."""
+    table = Table("", first, second, "difference", "95 % interval", "p", box=None)
+    for name, one in found.metrics.items():
+        same = name.replace("hit@", "recall@")
+        if name.startswith(("precision@", "map@")) or (same != name and found.metrics[same] == one):
+            continue
+        sure = "[bold]" if one.p < 0.05 else "[dim]"
+        ends = f"{one.low:+.4f} … {one.high:+.4f}"
+        chance = "< 0.001" if one.p < 0.001 else f"{one.p:.3f}"
+        table.add_row(name, f"{one.first:.4f}", f"{one.second:.4f}", f"{sure}{one.difference:+.4f}[/]", ends, chance)
     return table
 
 

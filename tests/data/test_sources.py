@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zhiyin.data import sources
+from zhiyin.data import merging
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.sources import Source, Summary, prepare
 from zhiyin.errors import DataError, Failure
@@ -274,7 +274,7 @@ def test_further_columns_follow_their_events(tmp_path: Path) -> None:
 def test_repeated_events_are_dropped_or_kept_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    monkeypatch.setattr(merging, "_CHUNK", chunk)
     rows = [("u", "a", 1), ("u", "b", 1), ("u", "a", 1), ("u", "a", 2), ("v", "a", 1), ("u", "a", 1), ("v", "a", 1)]
     table = events(rows).append_column("n", pa.array(range(7)))
     pa.parquet.write_table(table, tmp_path / "log.parquet")
@@ -383,6 +383,44 @@ def test_a_helper_killed_on_the_way_leaves_nothing_that_opens(tmp_path: Path) ->
     prepare(Source(tmp_path / "log.csv"), tmp_path / "prepared")
     assert len(Prepared.open(tmp_path / "prepared").events) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "prepared"]
+
+
+def test_one_user_may_have_a_million_events(tmp_path: Path) -> None:
+    """Among others; its times are full of ties, and some of its events come twice."""
+    generator = np.random.default_rng(0)
+    count = 1_000_000
+    items, times = generator.integers(0, 5000, count), generator.integers(0, count // 2, count)
+    users = np.where(np.arange(count) == 7, "u2", "giant")
+    pa.parquet.write_table(pa.table({"user": users, "item": items, "time": times}), tmp_path / "log.parquet")
+    summary = prepare(Source(tmp_path / "log.parquet", time_unit="position"), tmp_path / "prepared")
+    data = Prepared.open(tmp_path / "prepared")
+    log = data.events
+    mine = np.flatnonzero(users == "giant")
+    firsts = mine[np.sort(np.unique(times[mine] * 5000 + items[mine], return_index=True)[1])]
+    order = firsts[np.argsort(times[firsts], kind="stable")]
+    assert (summary.users, summary.events, summary.duplicates) == (2, len(order) + 1, len(mine) - len(order))
+    assert summary.duplicates > 50
+    assert log.offsets.tolist() == [0, len(order), len(order) + 1]
+    assert np.array_equal(np.array(data.items.ids()).astype(int)[log.items[:-1]], items[order])
+    assert np.array_equal(log.times[:-1], times[order])
+    windows = log.histories(np.array([0, len(order) - 1, len(order)]), 2)
+    assert windows[1].tolist() == log.items[len(order) - 3 : len(order) - 1].tolist()
+    assert windows[0].tolist() == windows[2].tolist() == [-1, -1]
+
+
+def test_users_without_history_have_a_row_and_an_empty_run(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\nb,x,1\nb,y,2\nd,x,1\n")
+    (tmp_path / "users.csv").write_text("user,age\na,1\nb,2\nc,3\nd,4\ne,5\n")
+    data = opened(Source(tmp_path / "log.csv", users=tmp_path / "users.csv"), tmp_path / "prepared")
+    assert data.users.ids() == ["a", "b", "c", "d", "e"]
+    assert data.events.offsets.tolist() == [0, 0, 2, 2, 3, 3]
+    assert data.events.histories(np.arange(3), 2).tolist() == [[-1, -1], [-1, 0], [-1, -1]]
+    assert data.user_table["age"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_two_ways_to_write_a_number_are_one_id(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\n7.0,1,1\n7.00,2,2\n")
+    assert opened(Source(tmp_path / "log.csv"), tmp_path / "prepared").users.ids() == ["7"]
 
 
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Bad input: each error names the file, the column and the value, what was expected and the way out."""
 
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
@@ -299,6 +302,47 @@ def test_a_broken_file(tmp_path: Path, name: str) -> None:
     message = refused(Source(path), tmp_path)
     assert message.startswith(f"{name}: the file cannot be read: ")
     assert message.endswith("Write or copy the file again.")
+
+
+def arrow_file(table: pa.Table, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+BROKEN: dict[str, Callable[[bytes], bytes]] = {
+    "ends half-way": lambda content: content[: len(content) // 2],
+    "lacks its middle": lambda content: content[: len(content) // 3] + content[len(content) // 2 :],
+    "has a hole of zeros": lambda content: (
+        content[: len(content) // 3] + bytes(9999) + content[len(content) // 3 + 9999 :]
+    ),
+    "is empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "feather", "csv.gz"])
+def test_the_one_broken_file_among_several_is_named(tmp_path: Path, case: str, kind: str) -> None:
+    count = 40_000
+    table = pa.table({"user": [f"u{n % 997}" for n in range(count)], "item": [f"i{n}" for n in range(count)]})
+    table = table.append_column("time", pa.array(range(count)))
+    log = tmp_path / "log"
+    log.mkdir()
+    for name in "abc":
+        path = log / f"{name}.{kind}"
+        if kind == "csv.gz":
+            path.write_bytes(
+                gzip.compress(b"user,item,time\n" + b"".join(b"u,%d,%d\n" % (n, n) for n in range(count)), 1)
+            )
+        elif kind == "arrow":
+            arrow_file(table, path)
+        elif kind == "feather":
+            pa.feather.write_feather(table, path)
+        else:
+            pa.parquet.write_table(table, path)
+    path = log / f"b.{kind}"
+    path.write_bytes(BROKEN[case](path.read_bytes()))
+    message = refused(Source(log, time_unit="position"), tmp_path)
+    assert message.startswith((f"log/b.{kind}: the file cannot be read: ", f"log/b.{kind}: the file is empty"))
 
 
 def test_a_source_that_contradicts_itself() -> None:

@@ -170,5 +170,5 @@ def test_what_is_made_ahead_comes_in_order_and_its_errors_come_too() -> None:
     assert found == list(range(50))
     stream = ahead(numbers)
     assert [next(stream) for _ in range(5)] == [0, 1, 2, 3, 4]
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "zhiyin-batches"]

@@ -7,69 +7,67 @@ import scipy.sparse as sparse
 import torch
 from torch import Tensor
 
+from zhiyin.baselines.histories import history_matrix, training_matrix
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SpecError
+from zhiyin.evaluation.best import Best, blocks
 
-BLOCK = 1024
-"""Items whose neighbours are found at a time."""
+BLOCK_BYTES = 64 << 20
+"""About how much memory the similarities take that are held at once before the largest are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemKNN:
-    """sim(i, j) = users of both / (√(users of i · users of j) + `shrinkage`); the `neighbours` largest are kept."""
+    """sim(i, j) = users of both / (√(users of i · users of j) + `shrinkage`); the `neighbours` largest of each item are
+    kept. An item `half_life` events back in a history weighs half as much as the newest; 0: all weigh the same."""
 
     neighbours: int = 100
     shrinkage: float = 10.0
+    half_life: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.shrinkage < 0:
+        if self.neighbours < 1 or self.shrinkage < 0 or self.half_life < 0:
             raise SpecError(
-                f"neighbours = {self.neighbours}, shrinkage = {self.shrinkage}",
-                expected="neighbours ≥ 1, shrinkage ≥ 0",
+                f"neighbours = {self.neighbours}, shrinkage = {self.shrinkage}, half_life = {self.half_life}",
+                expected="neighbours ≥ 1, shrinkage ≥ 0, half_life ≥ 0",
             )
 
     def fit(self, data: Prepared, split: Split) -> "ItemKNNScorer":
-        log = data.events
-        shape = (len(data.users), len(data.items))
-        ones = np.ones(len(split.train), np.float32)
-        matrix = sparse.csr_matrix((ones, (log.users[split.train], log.items[split.train])), shape)
-        matrix.data[:] = 1.0  # a user counts once, however often they came back
-        users = np.sqrt(np.asarray(matrix.sum(0)).ravel())
-        columns = matrix.T.tocsr()
-        parts = [
-            self._nearest((columns[start : start + BLOCK] @ matrix).tocoo(), users, start)
-            for start in range(0, shape[1], BLOCK)
-        ]
-        return ItemKNNScorer(data, sparse.vstack(parts).T.tocsr())
+        matrix = training_matrix(data, split)
+        columns, size = matrix.T.tocsr(), matrix.shape[1]
+        roots = np.sqrt(np.asarray(matrix.sum(0)).ravel())
+        step = max(1, BLOCK_BYTES // (4 * size))
+        parts = [self._nearest(columns[start : start + step] @ matrix, roots, start) for start in range(0, size, step)]
+        return ItemKNNScorer(data, sparse.vstack(parts).T.tocsr(), self.half_life)
 
-    def _nearest(self, both: sparse.coo_matrix, users: np.ndarray, start: int) -> sparse.csr_matrix:
-        """[block, m] similarities of items start … with all, the largest of each kept."""
-        similarity = both.data / (users[both.row + start] * users[both.col] + self.shrinkage)
-        similarity[both.row + start == both.col] = 0
-        order = np.lexsort((-similarity, both.row))
-        rows = both.row[order]
-        ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        kept = order[(ranks < self.neighbours) & (similarity[order] > 0)]
-        return sparse.csr_matrix((similarity[kept], (both.row[kept], both.col[kept])), both.shape)
+    def _nearest(self, both: sparse.csr_matrix, roots: np.ndarray, start: int) -> sparse.csr_matrix:
+        """[c, items] similarities of the items start … start+c-1 with all, the largest of each kept; equal ones by
+        lower row."""
+        both = both.tocsr()
+        rows = np.repeat(np.arange(both.shape[0]), np.diff(both.indptr))
+        both.data /= (roots[rows + start] * roots[both.indices] + self.shrinkage).astype(np.float32)
+        both.data[rows + start == both.indices] = 0
+        dense = torch.from_numpy(both.toarray())
+        best = Best(len(dense), self.neighbours)
+        for first, last in blocks(dense.shape[1], self.neighbours):
+            best.add(dense[:, first:last], first)
+        nearest, values = best.rows(), best.values().numpy()
+        kept = (nearest != UNKNOWN) & (values > 0)
+        return sparse.csr_matrix((values[kept], nearest[kept], np.r_[0, np.cumsum(kept.sum(1))]), both.shape)
 
 
 class ItemKNNScorer:
     """The sum of similarities to the distinct items of a history."""
 
-    def __init__(self, data: Prepared, similarity: sparse.csr_matrix) -> None:
-        self._data, self._similarity = data, similarity
+    def __init__(self, data: Prepared, similarity: sparse.csr_matrix, half_life: float) -> None:
+        self._data, self._similarity, self._half_life = data, similarity, half_life
 
     def scores(self, events: Events) -> Tensor:
-        histories = [np.unique(self._data.events.history(int(event))) for event in events]
-        counts = [len(history) for history in histories]
-        indptr = np.r_[0, np.cumsum(counts)]
-        items = np.concatenate(histories) if histories else np.zeros(0, np.int32)
-        matrix = sparse.csr_matrix(
-            (np.ones(len(items), np.float32), items, indptr), (len(events), len(self._data.items))
-        )
-        return torch.from_numpy((matrix @ self._similarity).toarray().astype(np.float32))
+        history = history_matrix(self._data.events, events, len(self._data.items), self._half_life)
+        return torch.from_numpy((history @ self._similarity).toarray().astype(np.float32))
 
 
-EXAMPLES = (ItemKNN(neighbours=10),)
+EXAMPLES = (ItemKNN(neighbours=10), ItemKNN(half_life=3))

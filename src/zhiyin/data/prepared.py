@@ -10,7 +10,7 @@ from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import Vocabulary
 from zhiyin.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

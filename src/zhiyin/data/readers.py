@@ -8,7 +8,8 @@ every one of them. Rows keep their order of arrival: files by name, rows as they
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ FORMS = {
     ".feather": "arrow",
 }
 """How a file is read, by the end of its name."""
+
+UNREADABLE = (duckdb.Error, pa.ArrowException, OSError, EOFError, zlib.error)
+"""What is raised for a file that is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def load(
     Raises `DataError` for a file that is missing, of an unknown kind, broken, or without one of the keys.
     """
     files = find(path)
-    with reading(path):
+    with reading(path, lambda: _culprit(connection, files, path)):
         scan, kinds = _scan(connection, files, f"{table}_file")
         for name, key in keys.items():
             _refuse_missing(name, key, kinds, path)
@@ -140,14 +144,14 @@ def load(
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What goes wrong while a file is read becomes a `DataError` that names it."""
+def reading(path: Path, culprit: Callable[[], Path] | None = None) -> Iterator[None]:
+    """What goes wrong while a file is read becomes a `DataError` that names it; `culprit` finds it among several."""
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.FatalException):
         raise
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise _broken(path, error) from None
+    except UNREADABLE as error:
+        raise _broken(culprit() if culprit else path, error) from None
 
 
 def find(path: Path) -> tuple[Path, ...]:
@@ -190,18 +194,38 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _culprit(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], path: Path) -> Path:
+    """The first file that cannot be read by itself; `path`, if each of them can."""
+    for file in files:
+        try:
+            scan, kinds = _scan(connection, (file,), "tried")
+            connection.execute(f"select bit_xor(hash({', '.join(map(quoted, kinds))})) from {scan}").fetchall()
+        except UNREADABLE:
+            return file
+    return path
+
+
 def _scan(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], name: str) -> tuple[str, dict[str, str]]:
     """What to write after FROM to read these files, and their columns with their DuckDB types."""
     form = _form(files[0])
     if form == "csv":
         return _csv_scan(files)
     if form == "arrow":
+        for file in files:
+            _refuse_invalid(file)
         connection.register(name, pyarrow.dataset.dataset([str(f) for f in files], format="ipc"))
         scan = name
     else:
         scan = f"read_parquet({_list(files)}, binary_as_string = true, hive_partitioning = false)"
     described = connection.execute(f"describe select * from {scan}").fetchall()
     return scan, {column[0]: column[1] for column in described}
+
+
+def _refuse_invalid(file: Path) -> None:
+    """Raises what Arrow raises for a file whose bytes are no columns: who reads it unchecked may crash."""
+    with pa.memory_map(str(file)) as source, pa.ipc.open_file(source) as reader:
+        for number in range(reader.num_record_batches):
+            reader.get_batch(number).validate(full=True)
 
 
 def _csv_scan(files: Sequence[Path]) -> tuple[str, dict[str, str]]:

@@ -1,14 +1,15 @@
 """Your files become a prepared data set: read, checked, numbered, sorted, and put in place in one move.
 
 Rows are given in the order of the ids' UTF-8 bytes, events by (user, time, arrival), so the same files always give the
-same data set. The work is DuckDB's, which spills to disk what does not fit into `MEMORY`.
+same data set. Files that come later are appended: what has a row keeps it.
+The work is DuckDB's, which spills to disk what does not fit into `MEMORY`.
 """
 # ruff: noqa: S608 – every name in a query went through `quoted`, every text through `literal`
 
 import errno
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import Literal
 import duckdb
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from zhiyin.data import checks, columns
 from zhiyin.data.events import EventLog, Times
+from zhiyin.data.merging import merged, offsets_of, repeated, without
+from zhiyin.data.numbering import Side, numbered
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.readers import Loaded, connect, load, quoted
 from zhiyin.data.tables import Table
-from zhiyin.data.vocabulary import Rows, Vocabulary
+from zhiyin.data.vocabulary import Rows
 from zhiyin.errors import DataError, Failure, SpecError
 
 MEMORY = "800MiB"
@@ -33,7 +35,6 @@ MEMORY = "800MiB"
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "position"]
 
 _BATCH = 1 << 17
-_CHUNK = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +125,43 @@ def prepare(source: Source, folder: Path, progress: Callable[[str], None] | None
     `progress` is told what is being done. Raises `DataError` for input that cannot be used, and `Failure` when the
     disk is full; then, as when the process is killed, `folder` is what it was.
     """
-    if folder.exists() and not (folder / "manifest.json").exists() and (folder.is_file() or any(folder.iterdir())):
-        raise DataError(
-            "this is no prepared data set, and would be replaced by one",
-            where=str(folder),
-            expected="an older prepared data set, an empty folder, or nothing",
-            remedy="Set home to another folder.",
-        )
+    with _replacing(folder) as hidden:
+        if folder.exists() and not (folder / "manifest.json").exists() and (folder.is_file() or any(folder.iterdir())):
+            raise DataError(
+                "this is no prepared data set, and would be replaced by one",
+                where=str(folder),
+                expected="an older prepared data set, an empty folder, or nothing",
+                remedy="Set home to another folder.",
+            )
+        return _build(source, None, hidden, progress or (lambda words: None))
+
+
+def append(source: Source, folder: Path, progress: Callable[[str], None] | None = None) -> Summary:
+    """Add the events of `source`, new files only, to the data set in `folder`, which is replaced at the very end.
+
+    Old users and items keep their rows, so that a fitted model stays what it was; new ones come after them, by their
+    ids. Events come by (user, time, arrival), all of the old before the new; the rule for `duplicates` holds across
+    both. Without a time column positions go on where the old ones end. A user or item table that `source` names is read
+    anew and gives everyone's attributes; where it names none, new rows have no attributes.
+    The summary is of the whole. Raises as `prepare` does, and `DataError` where `folder` holds nothing to append to, or
+    something that differs: in its clock, or in the event columns kept.
+    """
+    with _replacing(folder) as hidden:
+        old = Prepared.open(folder)
+        _refuse_different(source, old, folder)
+        return _build(source, old, hidden, progress or (lambda words: None))
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A hidden folder whose `prepared` takes the place of `folder`, unless something is raised."""
     hidden = folder.with_name(f".building-{folder.name}")
+    if (hidden / "old" / "manifest.json").exists() and not folder.exists():
+        (hidden / "old").rename(folder)  # killed between two renames
     shutil.rmtree(hidden, ignore_errors=True)
     try:
         hidden.mkdir(parents=True)
-        summary = _build(source, hidden, progress or (lambda words: None))
+        yield hidden
         _replace(folder, hidden)
     except (OSError, duckdb.Error) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -146,7 +172,6 @@ def prepare(source: Source, folder: Path, progress: Callable[[str], None] | None
         ) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    return summary
 
 
 def _replace(folder: Path, hidden: Path) -> None:
@@ -161,41 +186,69 @@ def _replace(folder: Path, hidden: Path) -> None:
         raise
 
 
-def _build(source: Source, hidden: Path, say: Callable[[str], None]) -> Summary:
+def _refuse_different(source: Source, old: Prepared, folder: Path) -> None:
+    if old.clock != (source.time_unit != "position"):
+        raise DataError(
+            f"the data set has {'clock times' if old.clock else 'positions'}, and time_unit = '{source.time_unit}'",
+            where=str(folder),
+            expected="the same kind of time in all files",
+            remedy="Set data.time_unit as it was, or prepare all files together.",
+        )
+    if set(old.events.columns) != set(source.columns):
+        raise DataError(
+            f"the data set keeps the event columns {sorted(old.events.columns)}, the source {sorted(source.columns)}",
+            where=str(folder),
+            expected="the same columns in all files",
+            remedy="Set data.columns as it was, or prepare all files together.",
+        )
+
+
+def _build(source: Source, old: Prepared | None, hidden: Path, say: Callable[[str], None]) -> Summary:
     with connect(MEMORY, hidden / "spilled") as connection:
         say("reading the log")
-        log, span = _read_log(connection, source)
+        log, span = _read_log(connection, source, old)
         say("numbering users and items")
-        users, user_table, bare_users = _side(connection, log, source.user, "user", source.users, source.user_id)
-        items, item_table, bare_items = _side(connection, log, source.item, "item", source.items, source.item_id)
+        known = (Side.of_users(old), Side.of_items(old)) if old else (Side.none(), Side.none())
+        users = numbered(connection, log, source.user, "user", source.users, source.user_id, known[0])
+        items = numbered(connection, log, source.item, "item", source.items, source.item_id, known[1])
         say(f"sorting {log.count():,} events")
-        events = _sorted_events(connection, log, source, span, len(users), hidden)
+        events = _sorted_events(connection, log, source, span, len(users.ids), hidden)
+    if old:
+        say(f"merging with {len(old.events):,} events")
+        events = merged(old.events, events, hidden)
     say("looking for duplicates")
-    repeated = _repeated(events)
-    duplicates = int(np.count_nonzero(repeated))
+    again = repeated(events)
+    duplicates = int(np.count_nonzero(again))
     if duplicates and source.duplicates == "drop":
-        events = _without(events, repeated)
+        events = without(events, again)
     say("writing")
-    data = Prepared(users, items, events, user_table, item_table, source.time_unit != "position")
+    data = Prepared(users.ids, items.ids, events, users.table, items.table, source.time_unit != "position")
     data.save(hidden / "prepared")
-    counts = np.diff(events.offsets)
+    return _summary(data, duplicates, source.duplicates == "keep", users.bare, items.bare)
+
+
+def _summary(data: Prepared, duplicates: int, kept: bool, bare_users: int, bare_items: int) -> Summary:
+    counts = np.diff(data.events.offsets)
+    popularity = np.bincount(data.events.items, minlength=len(data.items))
     return Summary(
-        users=len(users),
-        items=len(items),
-        events=len(events),
-        first=span.first,
-        last=span.last,
+        users=len(data.users),
+        items=len(data.items),
+        events=len(data.events),
+        first=int(data.events.times.min()),
+        last=int(data.events.times.max()),
         clock=data.clock,
         median_events=float(np.median(counts[counts > 0])),
         duplicates=duplicates,
-        kept=source.duplicates == "keep",
+        kept=kept,
         items_without_attributes=bare_items,
         users_without_attributes=bare_users,
-        items_without_events=int(len(items) - np.count_nonzero(np.bincount(events.items, minlength=len(items)))),
+        items_without_events=int(np.count_nonzero(popularity == 0)),
     )
 
 
-def _read_log(connection: duckdb.DuckDBPyConnection, source: Source) -> tuple[Loaded, checks.Span]:
+def _read_log(
+    connection: duckdb.DuckDBPyConnection, source: Source, old: Prepared | None
+) -> tuple[Loaded, checks.Span]:
     wanted = {source.user: "data.user", source.item: "data.item"}
     if source.time:
         wanted[source.time] = "data.time"
@@ -203,50 +256,11 @@ def _read_log(connection: duckdb.DuckDBPyConnection, source: Source) -> tuple[Lo
     log = load(connection, source.events, "log", wanted, whole=False)
     if not log.count():
         raise DataError("the log has no events", where=str(source.events), expected="at least one row")
-    return log, checks.times(log, source.time, source.time_unit)
-
-
-def _side(
-    connection: duckdb.DuckDBPyConnection, log: Loaded, name: str, side: str, path: Path | None, other_name: str
-) -> tuple[Vocabulary, Table, int]:
-    """The vocabulary of users or items, their table, and how many of the log's their table does not hold.
-
-    Leaves the DuckDB table `{side}_rows` behind: raw (the value in the log) → row.
-    """
-    column = quoted(name)
-    connection.execute(f"create table {side}_values as select distinct {column} from log")
-    sql = checks.ids(log, name, f"data.{side}", f"{side}_values")
-    connection.execute(f"create table {side}_seen as select {column} as raw, {sql} as id from {side}_values")
-    names = _read_table(connection, path, side, other_name or name) if path else None
-    union = f" union select id from {side}_table" if names is not None else ""
-    connection.execute(
-        f"create table {side}_ids as select id, (row_number() over (order by id) - 1)::integer as row "
-        f"from (select id from {side}_seen{union})"
-    )
-    connection.execute(f"create table {side}_rows as select raw, row from {side}_seen join {side}_ids using (id)")
-    listed = connection.sql(f"select id from {side}_ids order by row").to_arrow_table()
-    vocabulary = Vocabulary.of(listed.column("id").to_pylist())
-    if names is None:
-        return vocabulary, Table.of({}, len(vocabulary)), 0
-    bare = connection.execute(f"select count(*) from {side}_seen anti join {side}_table using (id)").fetchall()[0][0]
-    if not names:
-        return vocabulary, Table.of({}, len(vocabulary)), int(bare)
-    chosen = ", ".join(f"value{i} as {quoted(one)}" for i, one in enumerate(names))
-    ordered = f"select {chosen} from {side}_ids left join {side}_table using (id) order by {side}_ids.row"
-    return vocabulary, Table(connection.sql(ordered).to_arrow_table()), int(bare)
-
-
-def _read_table(connection: duckdb.DuckDBPyConnection, path: Path, side: str, name: str) -> list[str]:
-    """The names of a user or item table's columns but its id; makes the DuckDB table `{side}_table`: id, value0, …"""
-    loaded = load(connection, path, f"{side}_raw", {name: f"data.{side}_id"}, whole=True)
-    if not loaded.count():
-        raise DataError("the table has no rows", where=str(path), expected=f"one row for each {side}")
-    sql = checks.ids(loaded, name, f"data.{side}_id")
-    checks.unique(loaded, sql, side)
-    names = [column for column in loaded.columns if column != name]
-    chosen = "".join(f", {value} as value{i}" for i, value in enumerate(columns.values(loaded, names).values()))
-    connection.execute(f"create table {side}_table as select {sql} as id{chosen} from {side}_raw")
-    return names
+    span = checks.times(log, source.time, source.time_unit)
+    if old and not source.time:
+        start = int(old.events.times.max(initial=-1)) + 1
+        span = checks.Span(f"rowid + {start}", start, start + span.last)
+    return log, span
 
 
 def _sorted_events(
@@ -264,7 +278,7 @@ def _sorted_events(
         "join user_rows u on e.a = u.raw join item_rows i on e.b = i.raw order by u.row, e.t, e.n"
     ).to_arrow_reader(_BATCH)
     arrays, table = _spool(batches, hidden)
-    return EventLog(*arrays, _offsets(arrays[0], users), table if kept else Table.of({}, len(arrays[0])))
+    return EventLog(*arrays, offsets_of(arrays[0], users), table if kept else Table.of({}, len(arrays[0])))
 
 
 def _spool(batches: pa.RecordBatchReader, hidden: Path) -> tuple[tuple[Rows, Rows, Times], Table]:
@@ -280,33 +294,3 @@ def _spool(batches: pa.RecordBatchReader, hidden: Path) -> tuple[tuple[Rows, Row
             writer.write_batch(pa.RecordBatch.from_arrays(batch.columns[3:], schema=schema))
     users, items = (np.memmap(path, np.int32, "r") for path in paths[:2])
     return (users, items, np.memmap(paths[2], np.int64, "r")), Table.open(columns)
-
-
-def _offsets(users: Rows, count: int) -> NDArray[np.int64]:
-    return np.searchsorted(users, np.arange(count + 1, dtype=users.dtype)).astype(np.int64)
-
-
-def _repeated(log: EventLog) -> NDArray[np.bool_]:
-    """[E] whether an earlier event has the same user, item and time; a few users at a time, for memory."""
-    found = np.zeros(len(log), bool)
-    start = 0
-    while start < len(log):
-        user = int(log.users[min(start + _CHUNK, len(log)) - 1])
-        stop = int(log.offsets[user + 1])
-        users, times = log.users[start:stop], log.times[start:stop]
-        tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-        places = start + np.flatnonzero(np.r_[False, tied] | np.r_[tied, False])
-        order = places[np.lexsort((log.items[places], log.times[places], log.users[places]))]  # stable: arrival last
-        same = np.ones(max(len(order) - 1, 0), bool)
-        for column in (log.users, log.times, log.items):
-            same &= column[order[1:]] == column[order[:-1]]
-        found[order[1:][same]] = True
-        start = stop
-    return found
-
-
-def _without(log: EventLog, dropped: NDArray[np.bool_]) -> EventLog:
-    kept = ~dropped
-    users = log.users[kept]
-    columns = Table(log.columns.arrow.filter(pa.array(kept)))
-    return EventLog(users, log.items[kept], log.times[kept], _offsets(users, len(log.offsets) - 1), columns)

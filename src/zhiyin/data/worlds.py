@@ -10,26 +10,37 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from zhiyin.data.draws import COUNTRIES, DAY, DEVICES, HOUR, START, Probabilities, ids, mostly, refuse, zipf
 from zhiyin.data.events import EventLog, Events, Times
 from zhiyin.data.prepared import Prepared
+from zhiyin.data.realistic import Realistic, realistic
 from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import Rows, Vocabulary
 from zhiyin.errors import SpecError
 
-Probabilities = NDArray[np.float64]
-"""Not negative, of sum 1 along the last axis."""
-
-START = 1_700_000_000_000
-"""When every world begins, in milliseconds since 1970."""
-
-HOUR, DAY = 3_600_000, 86_400_000
-
-COUNTRIES = ("cn", "fr", "br", "ke", "us", "in")
-DEVICES = ("phone", "tablet", "tv")
+__all__ = [
+    "COUNTRIES",
+    "DAY",
+    "DEVICES",
+    "HOUR",
+    "START",
+    "Drifting",
+    "Log",
+    "Realistic",
+    "Tastes",
+    "drifting",
+    "log",
+    "random_world",
+    "realistic",
+    "ring",
+    "ring_recall",
+    "tastes",
+    "write_log",
+    "zipf",
+]
 
 _CHUNK = 1 << 20
 
@@ -40,7 +51,7 @@ def ring(users: int, items: int, events_per_user: int, noise: float, seed: int) 
     Best possible recall@k, nothing removed as seen: 1 − noise + noise · k / items (`ring_recall`), by the item after
     the last and any k − 1 others. Nothing but the last item says anything.
     """
-    _refuse(users=users, items=items, events_per_user=events_per_user)
+    refuse(users=users, items=items, events_per_user=events_per_user)
     if not 0 <= noise <= 1:
         raise SpecError(f"noise = {noise}", where="ring", expected="between 0 and 1")
     random = np.random.default_rng(seed)
@@ -59,7 +70,7 @@ def ring_recall(items: int, noise: float, k: int) -> float:
 
 def random_world(users: int, items: int, events_per_user: int, seed: int) -> Prepared:
     """Every event is any item, whoever and whenever. Nothing can be learned: recall@k is k / items for all."""
-    _refuse(users=users, items=items, events_per_user=events_per_user)
+    refuse(users=users, items=items, events_per_user=events_per_user)
     random = np.random.default_rng(seed)
     return _prepared(
         random.integers(items, size=(users, events_per_user)), items, START + np.arange(events_per_user) * HOUR
@@ -118,7 +129,7 @@ def tastes(
     group's). User columns: country (the favourite group's for 4 of 5), age. Event column: device (which interest the
     event is of, for 4 of 5). Times are a clock's, within 60 days.
     """
-    _refuse(users=users, items=items, groups=groups, events_per_user=events_per_user, interests=interests)
+    refuse(users=users, items=items, groups=groups, events_per_user=events_per_user, interests=interests)
     if groups > items or interests > groups:
         raise SpecError(
             f"{items} items, {groups} groups, {interests} interests",
@@ -150,7 +161,7 @@ def tastes(
         times,
         event_columns={"device": _devices(chosen, group, liked, random)},
         user_columns={
-            "country": [COUNTRIES[one] for one in _mostly(favourites, len(COUNTRIES), random)],
+            "country": [COUNTRIES[one] for one in mostly(favourites, len(COUNTRIES), random)],
             "age": random.integers(18, 80, users),
         },
         item_columns=_item_columns(group, groups, random),
@@ -188,7 +199,7 @@ def drifting(
     that of the end. All-time popularity is far from it, and so is a model that cannot tell an event's age.
     Events are spread evenly over the days; times are a clock's. An event is drawn by its hour's popularity.
     """
-    _refuse(users=users, items=items, events_per_user=events_per_user, days=days)
+    refuse(users=users, items=items, events_per_user=events_per_user, days=days)
     random = np.random.default_rng(seed)
     wide, span = round(width * DAY), days * DAY
     peaks = START + random.integers(-2 * wide, span + 2 * wide, items)
@@ -227,15 +238,9 @@ def write_log(path: Path, users: int, events: int, items: int, seed: int, *, ske
         part_path, names, compression="zstd", use_dictionary=False, column_encoding={"time": "DELTA_BINARY_PACKED"}
     ) as writer:
         for part in _chunks(users, events, items, seed, skew, days):
-            columns = [_ids("u", part.users), _ids("i", part.items), pa.array(part.times)]
+            columns = [ids("u", part.users), ids("i", part.items), pa.array(part.times)]
             writer.write_batch(pa.record_batch(columns, schema=names))
     part_path.rename(path)
-
-
-def zipf(length: int, skew: float) -> Probabilities:
-    """[length] probabilities proportional to rank^-skew."""
-    weights = np.arange(1, length + 1, dtype=np.float64) ** -skew
-    return np.asarray(weights / weights.sum())
 
 
 def _popularity(times: Times, peaks: Times, heights: NDArray[np.float64], width: int) -> Probabilities:
@@ -245,7 +250,7 @@ def _popularity(times: Times, peaks: Times, heights: NDArray[np.float64], width:
 
 
 def _chunks(users: int, events: int, items: int, seed: int, skew: float, days: int) -> Iterator[Log]:
-    _refuse(users=users, events=events, items=items, days=days)
+    refuse(users=users, events=events, items=items, days=days)
     random = np.random.default_rng(seed)
     steps = np.cumsum(zipf(items, skew))
     names = random.permutation(items)
@@ -257,10 +262,6 @@ def _chunks(users: int, events: int, items: int, seed: int, skew: float, days: i
         times = np.sort(random.integers(first, last, size)) if last > first else np.full(size, first)
         yield Log(random.integers(users, size=size), names[np.minimum(ranks, items - 1)], times)
         done += size
-
-
-def _ids(letter: str, rows: NDArray[np.int64]) -> pa.Array:
-    return pa.compute.binary_join_element_wise(letter, pa.compute.cast(pa.array(rows), pa.string()), "")
 
 
 def _prepared(
@@ -302,12 +303,7 @@ def _devices(
     chosen: NDArray[np.int64], group: NDArray[np.int64], liked: NDArray[np.int64], random: np.random.Generator
 ) -> list[str]:
     interest = (group[chosen][:, :, None] == liked[:, None, :]).argmax(2)
-    return [DEVICES[one] for one in _mostly(interest.ravel(), len(DEVICES), random)]
-
-
-def _mostly(values: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """`values` mod `count` for 4 of 5, and any of `count` for the fifth."""
-    return np.where(random.random(len(values)) < 0.8, values % count, random.integers(count, size=len(values)))
+    return [DEVICES[one] for one in mostly(interest.ravel(), len(DEVICES), random)]
 
 
 def _draw(likely: NDArray[np.float64], size: int, random: np.random.Generator) -> NDArray[np.int64]:
@@ -323,12 +319,6 @@ def _without_replacement(likely: NDArray[np.float64], size: int, random: np.rand
         keys = np.log(likely) + random.gumbel(size=likely.shape)
     best = np.argpartition(-keys, size - 1, axis=1)[:, :size]
     return np.take_along_axis(best, np.argsort(-np.take_along_axis(keys, best, 1), axis=1), 1)
-
-
-def _refuse(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise SpecError(f"{name} = {size}", where="a synthetic world", expected="at least 1")
 
 
 def _refuse_short(likely: NDArray[np.float64], size: int) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Index(Protocol):
         ...
 
 
+@runtime_checkable
 class IndexSpec(Protocol):
     """A backend and its parameters."""
 

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.data.vocabulary import Rows
 from zhiyin.indexes.base import Allowed, Hits, Vectors
-from zhiyin.indexes.checks import check_search, check_vectors, foreign
+from zhiyin.indexes.checks import check_search, check_vectors, foreign, longest
+from zhiyin.indexes.top import Best
 
-BLOCK_BYTES = 64 << 20
-"""About how much memory one block of scores takes."""
+BLOCK_SCORES = 1 << 20
+"""How many scores are held at once: 4 MB, about what a core's cache holds."""
+
+QUERIES = 128
+"""How many queries share one block: from here on a matrix product gains nothing by more."""
+
+BLOCK_HITS = 1 << 22
+"""How many hits are kept at once: fewer queries share a block when k is large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,54 +42,43 @@ class ExactIndex:
     """[m, d] vectors, searched one by one."""
 
     def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
+        self._vectors, self._longest = vectors, longest(vectors)
 
     def __len__(self) -> int:
         return len(self._vectors)
 
+    @property
+    def vectors(self) -> Vectors:
+        """[m, d] What is searched."""
+        return self._vectors
+
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> Hits:
         queries = check_search(queries, k, allowed, *self._vectors.shape)
-        if allowed is None:
-            return _top(queries, self._vectors, k)
-        rows = np.flatnonzero(allowed)
-        hits = _top(queries, np.ascontiguousarray(self._vectors[rows]), k)
-        real = hits.rows != UNKNOWN
-        if not len(rows):
-            return hits
-        return Hits(np.where(real, rows[np.where(real, hits.rows, 0)], UNKNOWN).astype(np.int32), hits.scores)
+        rows = None if allowed is None else np.flatnonzero(allowed).astype(np.int32)
+        hits = Hits.none(len(queries), k)
+        together = max(1, min(QUERIES, BLOCK_HITS // k))
+        for start in range(0, len(queries), together):
+            part = slice(start, start + together)
+            hits.rows[part], hits.scores[part] = self._search(queries[part], k, rows)
+        return hits
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"exact": list(self._vectors.shape)}) + "\n")
+        with path.open("x") as file:
+            file.write(json.dumps({"exact": list(self._vectors.shape)}) + "\n")
 
-
-def _top(queries: Vectors, vectors: Vectors, k: int) -> Hits:
-    hits = Hits.none(len(queries), k)
-    kept = min(k, len(vectors))
-    if not kept:
-        return hits
-    step = max(1, BLOCK_BYTES // (4 * len(vectors)))
-    for start in range(0, len(queries), step):
-        scores = queries[start : start + step] @ vectors.T
-        best, rows = top_rows(scores, kept)
-        hits.rows[start : start + step, :kept] = rows
-        hits.scores[start : start + step, :kept] = best
-    return hits
-
-
-def top_rows(scores: Vectors, k: int) -> tuple[Vectors, np.ndarray]:
-    """The k best of each row of scores [n, m], descending; equal scores by lower row. Values [n, k] and rows [n, k]."""
-    if k < scores.shape[1]:
-        bound = np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]
-        candidates = scores >= bound[:, None]  # k of them, and more where the last place is tied
-    else:
-        candidates = np.ones_like(scores, bool)
-    values, rows = np.empty((len(scores), k), np.float32), np.empty((len(scores), k), np.int32)
-    for i in range(len(scores)):
-        places = np.flatnonzero(candidates[i])
-        order = np.argsort(-scores[i, places], kind="stable")[:k]
-        rows[i] = places[order]
-        values[i] = scores[i, rows[i]]
-    return values, rows
+    def _search(self, queries: Vectors, k: int, rows: Rows | None) -> tuple[Rows, Vectors]:
+        """The answer for a few queries; `rows`: the only ones looked at, ascending."""
+        count = len(self._vectors) if rows is None else len(rows)
+        step = BLOCK_SCORES // len(queries)
+        best = Best(queries, self._vectors, min(k, max(count, 1)), self._longest)
+        scores: Vectors = np.empty(len(queries) * min(step, count), np.float32)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            part = np.arange(start, stop, dtype=np.int32) if rows is None else rows[start:stop]
+            vectors = self._vectors[start:stop] if rows is None else self._vectors[part]
+            block = scores[: len(queries) * (stop - start)].reshape(len(queries), stop - start)
+            best.add(np.matmul(queries, vectors.T, out=block), part)
+        return best.top(k)
 
 
 EXAMPLES = (Exact(),)

@@ -7,7 +7,7 @@ shuffle. All of this is numpy on a thread of its own, ahead of the device.
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -135,7 +135,7 @@ def pairs(left: Numbers, right: Numbers) -> Numbers:
     return np.stack([np.repeat(np.arange(len(left)), counts), order[_ranges(low, counts)]])
 
 
-def ahead(make: Callable[[], Iterator[Made]]) -> Iterator[Made]:
+def ahead(make: Callable[[], Iterator[Made]]) -> Generator[Made]:
     """What `make` yields, made on a thread of its own, `AHEAD` of who uses it; what goes wrong there is raised here."""
     made: queue.Queue[Made | BaseException | None] = queue.Queue(AHEAD)
     stopped = threading.Event()

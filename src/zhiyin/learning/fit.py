@@ -6,7 +6,7 @@ and resumed takes the same steps as one that was not.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -174,13 +174,13 @@ def fit(
             for old in folder.glob("*.safetensors"):
                 old.unlink()
         crew.told(None)  # nobody resumes what is being removed
-        run = _Run(plan, data, split, schema, folder, crew, profile=profile)
+        run = TrainingRun(plan, data, split, schema, folder, crew, profile=profile)
         run.resume()
         run.go(watch if crew.first else lambda progress: None)
     return Fitted.open(folder, len(data.items))
 
 
-class _Run:
+class TrainingRun:
     """One training run: the model, its optimiser, and how far it has come."""
 
     def __init__(
@@ -227,8 +227,8 @@ class _Run:
         """Take the steps that are left."""
         every = max(1, round(self.steps_per_epoch * self.training.validate_every))
         losses, seen, since, recall = torch.zeros((), device=self.device), 0, time.perf_counter(), None
-        for one in self._drafts():
-            losses += self._step(one)
+        for one in self.drafts():
+            losses += self.take(one)
             self.step += 1
             seen += 1
             validate = self.step % every == 0 or self.step == self.steps
@@ -251,15 +251,14 @@ class _Run:
             if validate and self._spent():
                 return
 
-    def _drafts(self) -> Iterator[Draft]:
+    def drafts(self) -> Generator[Draft]:
         """The steps that are left, each worked out ahead of its turn; in its turn, where negatives are mined from the
         item vectors of that moment."""
-        if self._spent() or self.step >= self.steps:
-            return iter(())
-        made = partial(self._made, self.step)
+        first = self.steps if self._spent() else self.step
+        made = partial(self._made, first)
         return made() if self.plan.negatives.mines else ahead(made)
 
-    def _made(self, first: int) -> Iterator[Draft]:
+    def _made(self, first: int) -> Generator[Draft]:
         size, seed = self.training.batch_size, self.training.seed
         step = max(0, first - self.plan.negatives.remembers)
         while step < self.steps:
@@ -273,7 +272,7 @@ class _Run:
                 if step > first:
                     yield made
 
-    def _step(self, one: Draft) -> Tensor:
+    def take(self, one: Draft) -> Tensor:
         """The batch's mean loss, not yet waited for."""
         torch.manual_seed(self.training.seed * 1_000_003 + self.step)  # dropout: a function of the step
         self.model.train()

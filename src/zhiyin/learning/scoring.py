@@ -12,18 +12,21 @@ BLOCK = 8192
 
 
 class TowerScorer:
-    """Scores by the towers; the item vectors are computed once, when it is made."""
+    """Scores by the towers; the vectors of all items are computed once, when it is made."""
 
     def __init__(self, model: RetrievalModel, examples: Examples) -> None:
         self._model, self._examples = model, examples
-        self._items = item_vectors(model, examples)
+        self.items = item_vectors(model, examples)
 
     @torch.no_grad()
+    def users(self, events: Events) -> Tensor:
+        """[n, h, d] the vectors of the users just before these events."""
+        self._model.eval()
+        return self._model.user_vectors(self._examples.queries(events))
+
     def scores(self, events: Events) -> Tensor:
         """[n, m] each item's score for the user just before each event: the best of the user's interests."""
-        self._model.eval()
-        users = self._model.user_vectors(self._examples.queries(events))
-        return (users @ self._items.T).amax(dim=1)
+        return (self.users(events) @ self.items.T).amax(dim=1)
 
 
 @torch.no_grad()

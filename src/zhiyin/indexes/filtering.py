@@ -1,0 +1,38 @@
+"""What approximate backends have in common: how much they fetch, and what they do when only some rows are allowed."""
+
+import numpy as np
+
+from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.indexes.base import Allowed, Hits, Vectors
+from zhiyin.indexes.exact import ExactIndex
+
+FEW = 0.02
+"""Up to this share of allowed rows, exact search among them is complete, and no slower (docs/decisions/0021)."""
+
+
+LEAST_FETCHED = 64
+"""Scoring so few hits again costs next to nothing, and for a small k rough scores need them."""
+
+
+MOST_WIDENED = 4.0
+"""How many times more is fetched, at most, because of a filter."""
+
+
+def fetched_for(k: int, refine: float, widen: float) -> int:
+    """How many hits of rough scores are fetched and scored again, so that k remain. What passes a filter (one row of
+    `widen`) lies farther off, where more rows have about the same score: more of them must be seen in full."""
+    return max(k, round(k * refine * min(widen, MOST_WIDENED)), LEAST_FETCHED)
+
+
+def is_tight(passing: int, size: int, k: int) -> bool:
+    """Whether so few rows pass that exact search among them is the better way."""
+    return passing <= max(k, FEW * size)
+
+
+def completed(hits: Hits, exact: ExactIndex, queries: Vectors, k: int, allowed: Allowed | None, passing: int) -> Hits:
+    """`hits`, where queries that the backend left short are answered exactly: none is short while there are more."""
+    short = np.flatnonzero(hits.rows[:, min(k, passing) - 1] == UNKNOWN)
+    if len(short):
+        answered = exact.search(queries[short], k, allowed)
+        hits.rows[short], hits.scores[short] = answered.rows, answered.scores
+    return hits

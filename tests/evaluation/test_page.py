@@ -1,0 +1,284 @@
+"""The page: valid, whole in itself, true to its JSON, and no wider than a phone; looked at by a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zhiyin.baselines.item_knn import ItemKNN
+from zhiyin.baselines.popularity import Popularity
+from zhiyin.data.splits import TimeCut
+from zhiyin.data.worlds import tastes
+from zhiyin.evaluation.analysis import analyse, training_events
+from zhiyin.evaluation.embedding import embedding
+from zhiyin.evaluation.lists import one_hot
+from zhiyin.evaluation.page import page
+from zhiyin.evaluation.plots import Axis, number
+from zhiyin.evaluation.progress import progress
+from zhiyin.evaluation.report import measure
+
+VOID = {"meta"}
+"""What HTML leaves open; SVG closes its own."""
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    data = tastes(users=120, items=90, groups=9, events_per_user=12, seed=0, interests=3).data
+    split = TimeCut().split(data.events, True)
+    names = ("kNN & <friends>", "recent item-kNN", "kNN with few neighbours", "kNN with much shrinkage")
+    specs: tuple[Any, ...] = (
+        ItemKNN(),
+        ItemKNN(half_life=3),
+        ItemKNN(neighbours=3),
+        ItemKNN(shrinkage=99),
+        Popularity(),
+    )
+    scorers = {name: spec.fit(data, split) for name, spec in zip((*names, "popularity"), specs, strict=True)}
+    measured = measure(scorers, data, split.test, ks=(5, 20, 50), split_words="test of " + split.words)
+    traits = one_hot(data.item_table["category"])
+    found = analyse(measured, data, split, columns=("country", "category"), traits=traits)
+    vectors = np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32)
+    found["embedding"] = embedding(vectors, training_events(data, split), data.item_table["category"], "category")
+    log = tmp_path_factory.mktemp("run") / "log.jsonl"
+    log.write_text("".join(line + "\n" for line in training_log()))
+    found["training"] = progress(log, "recall@50")
+    points = [{"effort": e, "overlap": 1 - 1 / e, "milliseconds": e / 100} for e in (4, 8, 16)]
+    found["index"] = {"name": "HNSW", "knob": "ef_search", "k": 20, "queries": 99, "recall": 0.4, "exact_recall": 0.5}
+    found["index"]["points"] = points
+    plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    return plain
+
+
+def training_log() -> Iterator[str]:
+    for step in range(1, 1001):
+        recall = None if step < 300 else 0.1 * (step // 300)
+        yield json.dumps({"epoch": step / 300, "loss": 7 - step / 1000, "recall": recall})
+
+
+@pytest.fixture(scope="module")
+def html(document: dict[str, Any]) -> str:
+    return page(document, "it & <its> friends")
+
+
+class Reader(HTMLParser):
+    """Every tag is closed in its turn; collects what the tables and tooltips say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = [[]]
+        self.titles: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th", "small"):
+            self.rows[-1].append("")
+        if tag == "title":
+            self.titles.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th", "small"):
+            self.rows[-1][-1] += data
+        if self.open and self.open[-1] == "title":
+            self.titles[-1] += data
+
+
+@pytest.fixture(scope="module")
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    return reader
+
+
+def test_every_tag_is_closed_and_names_are_text(html: str, read: Reader) -> None:
+    assert html.startswith("<!doctype html>")
+    assert not read.open
+    assert "<friends>" not in html
+    assert "it &amp; &lt;its&gt; friends" in html
+
+
+def test_nothing_is_fetched_and_nothing_runs(html: str, read: Reader) -> None:
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link|<iframe|\bon[a-z]+=", html)
+    for _, attributes in read.tags:
+        assert not {"src", "href", "xlink:href", "srcset", "action"} & set(attributes)
+
+
+def test_the_tables_say_what_the_json_says(read: Reader, document: dict[str, Any]) -> None:
+    lines = {row[0]: row[1:] for row in read.rows if row}
+    scorers = list(document["metrics"])
+    for name in ("recall@20", "ndcg@50", "map@5", "coverage@20"):
+        figures = [document["intervals"][scorer].get(name) for scorer in scorers]
+        if figures[0] is None:  # coverage is of all lists together and has no interval
+            assert lines[name] == [number(document["lists"][scorer][name]) for scorer in scorers]
+            continue
+        expected = [[number(mean), f"{number(low)} – {number(high)}"] for mean, low, high in figures]
+        assert lines[name] == [cell for pair in expected for cell in pair]
+    added = document["increments"]
+    assert lines["popularity"] == [number(added["alone"]["popularity"]), number(added["adds"]["popularity"])]
+    assert lines["all together"][0] == number(added["union"])
+
+
+def test_every_point_tells_its_number(read: Reader, document: dict[str, Any]) -> None:
+    titles = set(read.titles)
+    for scorer, curve in document["curves"].items():
+        for k, (mean, low, high) in curve.items():
+            assert f"{scorer}, k candidates {k}: {number(mean)} [{number(low)}, {number(high)}]" in titles
+    for one in document["slices"]:
+        for part in one["parts"]:
+            for scorer, row in part["scorers"].items():
+                mean, low, high = row["recall@20"]
+                assert f"{part['name']} · {scorer}: {number(mean)} [{number(low)}, {number(high)}]" in titles
+    for epoch, recall in document["training"]["validation"]:
+        assert f"recall@50, epoch {number(epoch)}: {number(recall)}" in titles
+    for point in document["index"]["points"]:
+        assert f"HNSW, milliseconds {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
+
+
+def test_the_headline_and_the_protocol(html: str, document: dict[str, Any]) -> None:
+    text = unescape(re.sub(r"<[^>]+>", "", html))
+    mine = document["metrics"]["kNN & <friends>"]["recall@20"]
+    assert f"Among 20 candidates, kNN & <friends> finds {mine:.1%} of what users did next." in text
+    others = {name: row["recall@20"] for name, row in document["metrics"].items() if name != "kNN & <friends>"}
+    best = max(others, key=lambda name: others[name])
+    gap = document["differences"][best]["recall@20"]["difference"]
+    assert f"{abs(gap) * 100:.1f} points {'more' if gap >= 0 else 'fewer'} than {best}" in text
+    assert document["protocol"][1:] in text
+
+
+def test_what_is_not_there_is_left_out(document: dict[str, Any]) -> None:
+    bare = {name: part for name, part in document.items() if name not in ("training", "embedding", "index")}
+    html = page(bare)
+    for title in ("Training", "Map of the items", "The index"):
+        assert f"<h2>{title}</h2>" not in html
+        assert f"<h2>{title}</h2>" in page(document)
+
+
+def test_one_scorer_alone_has_a_page_too(document: dict[str, Any]) -> None:
+    alone = json.loads(json.dumps(document))
+    parts = [alone[name] for name in ("metrics", "intervals", "curves", "lists")] + [alone["popularity"]["scorers"]]
+    parts += [part["scorers"] for one in alone["slices"] for part in one["parts"]] + [alone["increments"]["adds"]]
+    for part in parts:
+        for name in [name for name in part if name != "kNN & <friends>"]:
+            del part[name]
+    alone["differences"] = {}
+    assert "points more" not in page(alone)
+
+
+def test_the_training_log_is_thinned_and_a_new_run_starts_over(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    assert progress(log, "recall@50") is None
+    log.write_text('{"epoch": 0.5, "loss": 99.0, "recall": null}\n' + "".join(f"{line}\n" for line in training_log()))
+    found = progress(log, "recall@50")
+    assert found is not None
+    assert len(found["loss"]) <= 300
+    assert found["loss"][0] == [1 / 300, 7 - 1 / 1000]
+    assert [round(recall, 1) for _, recall in found["validation"]] == [0.1, 0.2, 0.3]
+    assert [round(epoch, 2) for epoch, _ in found["validation"]] == [1, 2, 3]
+
+
+def test_the_map_is_the_plane_of_most_variance() -> None:
+    random = np.random.default_rng(0)
+    vectors = (random.normal(size=(200, 6)) * [1, 9, 1, 5, 1, 1] + 3).astype(np.float32)
+    found = embedding(vectors, np.arange(200), None, "")
+    order = np.arange(200)[::-1]
+    points = np.array([[x, y] for x, y, _ in found["points"]])
+    for axis, column in ((0, 1), (1, 3)):
+        assert abs(np.corrcoef(points[:, axis], vectors[order, column])[0, 1]) > 0.95
+    spread = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
+    np.testing.assert_allclose(found["explained"], spread[:2] / spread.sum(), rtol=1e-4)
+    kinds = np.array([f"c{min(row % 12, 9)}" for row in range(200)], object)
+    named = embedding(vectors, np.arange(200), kinds, "kind")
+    assert named["categories"][0] == "c9"
+    assert (len(named["categories"]), named["categories"][-1]) == (8, "other")
+    for (_, _, code), row in zip(named["points"], order, strict=True):
+        assert named["categories"][code] in (kinds[row], "other")
+
+
+@pytest.mark.parametrize(
+    "axis", [Axis(0, 0.7, 0, 1), Axis(3.1, 9.4, 0, 1), Axis(1, 100, 0, 1, log=True), Axis(0, 0, 0, 1)]
+)
+def test_ticks_are_round_and_inside(axis: Axis) -> None:
+    ticks = axis.ticks()
+    assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
+    assert 1 <= len(ticks) <= 7
+    assert all(len(f"{tick:g}") <= 5 for tick in ticks)
+
+
+def browser() -> str:
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    assert found, "this test needs a browser: apt-get install chromium"
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_finds_nothing_wider_than_the_screen(html: str, scheme: str, tmp_path: Path) -> None:
+    """Laid out at 1280 and at 400 pixels, the page scrolls down only, and its text can be read on its ground."""
+    frames = "".join(
+        f'<iframe width="{width}" height="600" srcdoc="{_quoted(html)}"></iframe>' for width in (1280, 400)
+    )
+    script = """<script>addEventListener("load", () => { const frames = [...document.querySelectorAll("iframe")];
+      const told = frames.map(f => {
+      const d = f.contentDocument, w = f.contentWindow, s = w.getComputedStyle(d.documentElement);
+      const wide = [...d.querySelectorAll("section, h1, svg, .big, .key, dl")].filter(
+        e => e.getBoundingClientRect().right > w.innerWidth + 1).length;
+      return [w.innerWidth, d.documentElement.scrollWidth, wide, d.querySelectorAll("svg").length, s.color,
+        s.backgroundColor].join(";"); });
+      document.body.innerHTML = "<pre>" + told.join("\\n") + "</pre>"; });</script>"""
+    wrapper = tmp_path / "frames.html"
+    wrapper.write_text(f"<!doctype html><meta charset=utf-8><body>{frames}{script}</body>")
+    quiet = ("background-networking", "component-update", "sync", "gpu", "dev-shm-usage")
+    command = [browser(), "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    command += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--blink-settings=preferredColorScheme={scheme == 'light':d}",
+    ]
+    done = subprocess.run(
+        [*command, "--dump-dom", wrapper.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
+    told = re.search(r"<pre>(.+?)</pre>", done.stdout, re.S)
+    assert told, done.stderr
+    lines = [line.split(";") for line in told[1].splitlines()]
+    assert [int(line[0]) for line in lines] == [1280, 400]
+    for width, scrolled, wide, drawings, ink, paper in lines:
+        assert int(scrolled) <= int(width)
+        assert int(wide) == 0
+        assert int(drawings) == html.count("<svg")
+        assert contrast(ink, paper) > 7
+        assert (int(re.findall(r"\d+", paper)[0]) < 128) == (scheme == "dark")
+
+
+def _quoted(html: str) -> str:
+    return html.replace("&", "&amp;").replace('"', "&quot;")
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2: (lighter + 0.05) / (darker + 0.05) of relative luminance."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

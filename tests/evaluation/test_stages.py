@@ -1,0 +1,136 @@
+"""From a recipe to a page and a comparison: the stages, and the command line over them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from zhiyin import cli, pipeline
+from zhiyin.data.worlds import tastes
+from zhiyin.errors import DataError, SpecError
+from zhiyin.recipe import Recipe
+
+RECIPE = """
+home = "{home}"
+[data]
+events = "events.parquet"
+[features]
+history_length = 8
+item = [{item}]
+[split]
+use = "splits:TimeCut"
+[model]
+use = "youtube_dnn:YouTubeDNN"
+dim = 8
+hidden = [8]
+[training]
+epochs = {epochs}
+batch_size = 256
+measure = 10
+device = "cpu"
+[index]
+use = "ivf:IVFFlat"
+nlist = 8
+nprobe = 2
+[promise]
+overlap = 0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recipes of one log, trained for one epoch and for four; the first is published."""
+    root = tmp_path_factory.mktemp("stages")
+    data = tastes(users=150, items=120, groups=6, events_per_user=12, seed=0).data
+    for name, epochs in (("short", 1), ("long", 4)):
+        tags = '{ use = "bag:Bag", name = "tags" }' if name == "short" else ""
+        (root / f"{name}.toml").write_text(RECIPE.format(home=name, epochs=epochs, item=tags))
+        recipe = Recipe.read(root / f"{name}.toml")
+        data.save(recipe.prepared)
+        pipeline.fit(recipe)
+    pipeline.publish(Recipe.read(root / "short.toml"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def shown(folder: Path) -> tuple[Any, dict[str, Any], Path]:
+    return pipeline.show(Recipe.read(folder / "short.toml"), ks=(5, 10, 20), slices=("country",))
+
+
+def test_the_page_stands_in_the_run_with_its_numbers_beside_it(
+    folder: Path, shown: tuple[Any, dict[str, Any], Path]
+) -> None:
+    report, document, page = shown
+    assert page == folder / "short" / "run" / "test-report.html"
+    assert page.read_text().startswith("<!doctype html>")
+    assert json.loads(page.with_suffix(".json").read_text()) == json.loads(json.dumps(document))
+    assert json.loads((page.parent / "test.json").read_text())["metrics"] == document["metrics"]
+    assert document["metrics"]["YouTubeDNN"]["recall@5"] == report.value("YouTubeDNN", "recall@5")
+    assert list(document["metrics"])[1:] == ["popularity", "popularity, 7 days", "item-kNN", "recent kNN"]
+
+
+def test_the_page_has_all_its_parts(shown: tuple[Any, dict[str, Any], Path]) -> None:
+    _, document, _ = shown
+    assert "user's country" in [one["name"] for one in document["slices"]]
+    assert document["training"]["measure"] == "recall@10"
+    assert len(document["training"]["validation"]) == 1
+    assert document["embedding"]["column"] == "tags"
+    assert len(document["embedding"]["points"]) == 120
+    assert (document["index"]["knob"], document["index"]["name"]) == ("nprobe", "IVFFlat")
+    assert document["index"]["points"][-1]["overlap"] == 1
+    assert 0 < document["lists"]["popularity"]["diversity@10"] < 1
+
+
+def test_without_item_features_the_sliced_column_colours_the_map(folder: Path) -> None:
+    long = Recipe.read(folder / "long.toml")
+    _, document, page = pipeline.show(long, ks=(5,), slices=("country", "category"))
+    assert document["embedding"]["column"] == "category"
+    assert "diversity@5" in document["lists"]["popularity"]
+    assert document["index"] is None  # nothing is published
+    assert "YouTubeDNN on long" in page.read_text()
+    _, document, _ = pipeline.show(long, ks=(5,))
+    assert (document["embedding"]["column"], document["embedding"]["categories"]) == ("", ["items"])
+    assert "diversity@5" not in document["lists"]["popularity"]
+
+
+def test_two_runs_are_compared(folder: Path) -> None:
+    short, long = (Recipe.read(folder / f"{name}.toml") for name in ("short", "long"))
+    reports = [pipeline.evaluate(recipe, part="validation") for recipe in (short, long)]
+    found = pipeline.compare(short, long, part="validation")
+    one = found.metrics["recall@50"]
+    assert [one.first, one.second] == pytest.approx([r.value("YouTubeDNN", "recall@50") for r in reports])
+    assert one.low <= one.difference <= one.high
+    (short.run / "validation.npz").unlink()
+    with pytest.raises(DataError, match=r"validation\.npz: there is no saved evaluation here"):
+        pipeline.compare(short, long, part="validation")
+
+
+def test_every_baseline_can_stand_beside_the_model(folder: Path) -> None:
+    report = pipeline.evaluate(Recipe.read(folder / "long.toml"), every_baseline=True)
+    assert {"EASE", "ALS", "BPR-MF"} < set(report.rows)
+    assert all(row["recall@50"] > 50 / 120 for row in report.rows.values())
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_command_line_says_where_the_page_is_and_prints_the_slices(folder: Path) -> None:
+    recipe = str(folder / "long.toml")
+    said = json.loads(run("evaluate", recipe, "--part", "validation", "--slices", "country", "--json").splitlines()[-1])
+    assert "user's country" in [one["name"] for one in said["slices"]]
+    assert (folder / "long" / "run" / "validation-report.html").exists()
+    plain = json.loads(run("evaluate", recipe, "--part", "validation", "--json").splitlines()[-1])
+    assert plain["metrics"] == said["metrics"]
+    found = json.loads(run("compare", recipe, recipe, "--part", "validation", "--json").splitlines()[-1])
+    assert found["metrics"]["recall@10"]["difference"] == 0
+
+
+@pytest.mark.parametrize("verb", [["evaluate", "a.toml"], ["compare", "a.toml", "b.toml"]])
+def test_a_wrong_part_is_refused(verb: list[str]) -> None:
+    with pytest.raises(SpecError, match="--part training; expected 'test' or 'validation'"):
+        CliRunner().invoke(cli.app, [*verb, "--part", "training"], catch_exceptions=False)
