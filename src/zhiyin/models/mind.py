@@ -38,7 +38,7 @@ class MIND:
     recency: bool = True
     hidden: tuple[int, ...] = (128,)
     residual: bool = True
-    sharpness: float = 1.0
+    sharpness: float = 0.1
     temperature: float = 0.1
     dropout: float = 0.0
 
