@@ -32,7 +32,7 @@ class ComiRecDR:
     interests: int = 4
     rounds: int = 3
     gain: float = 4.0
-    noise: float = 0.5
+    noise: float = 0.1
     hidden: tuple[int, ...] = (128,)
     temperature: float = 0.1
     dropout: float = 0.0
