@@ -202,7 +202,9 @@ class _ItemTower(nn.Module):
 def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
     """Write one tower as ONNX, traced on two rows (the exporter takes one row for a constant)."""
     first, *columns = (torch.cat([tensor[:2]] * 2)[:2] for tensor in inputs.values())
-    shapes = ({0: torch.export.Dim.DYNAMIC}, tuple({0: torch.export.Dim.DYNAMIC} for _ in columns))
+    shapes: tuple[Any, ...] = ({0: torch.export.Dim.DYNAMIC},)
+    if columns:  # where a signature ends in *columns the exporter wants no shapes for none
+        shapes += (tuple({0: torch.export.Dim.DYNAMIC} for _ in columns),)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the exporter's own, of no use to whoever publishes
         torch.onnx.export(

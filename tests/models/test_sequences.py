@@ -1,6 +1,7 @@
 """What models that read event by event share: causality, the shift, event features, dropout, additive attention."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from zhiyin.models.hstu import HSTU
 from zhiyin.models.narm import NARM
 from zhiyin.models.sasrec import SASRec
 from zhiyin.models.sequences import Dropout, SequenceTowers, shifted
+from zhiyin.publish import export_user_tower
+from zhiyin.release import Tower
 
 CATALOGUE, LENGTH = 20, 6
 SCHEMA = Schema(event=(Numeric("stars").fit(np.arange(5.0)),), history_length=LENGTH)
@@ -137,6 +140,17 @@ def test_additive_attention_and_its_slopes(chunk: int, monkeypatch: pytest.Monke
     counts = torch.tensor([3, 1])
     last = additive_last(queries[torch.arange(2), counts - 1], keys, vector, counts)
     torch.testing.assert_close(last, weights[torch.arange(2), counts - 1])
+
+
+@torch.no_grad()
+def test_a_tower_that_reads_a_history_alone_is_exported(tmp_path: Path) -> None:
+    """No profile, no context, no event features: as in a log of users, items and times."""
+    torch.manual_seed(0)
+    model = SASRec(dim=8, blocks=1).build(Schema(history_length=LENGTH), CATALOGUE).eval()
+    queries = Queries(torch.tensor([[UNKNOWN] * 6, [UNKNOWN, UNKNOWN, 3, 1, 4, 1], [1, 5, 9, 2, 6, 5]]), {})
+    export_user_tower(model, queries, tmp_path / "user.onnx")
+    exported = Tower(tmp_path / "user.onnx")({"history": queries.history.numpy()})
+    np.testing.assert_allclose(exported, model.user_vectors(queries).numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize(

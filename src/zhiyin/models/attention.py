@@ -12,7 +12,7 @@ CHUNK = 1 << 19
 
 def split_heads(values: Tensor, heads: int) -> Tensor:
     """[r, heads, P, d/heads] from [r, P, d]."""
-    return values.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return values.reshape(*values.shape[:2], heads, -1).transpose(1, 2)
 
 
 def joined_heads(values: Tensor) -> Tensor:
@@ -23,8 +23,8 @@ def joined_heads(values: Tensor) -> Tensor:
 def attended(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     """[r, P, d]: softmax(QKᵀ/√(d/heads)) V (Vaswani et al. 2017, equation 1), each place over itself and those before;
     all [r, P, d]."""
-    split = (split_heads(one, heads) for one in (queries, keys, values))
-    return joined_heads(F.scaled_dot_product_attention(*split, is_causal=True))
+    q, k, v = split_heads(queries, heads), split_heads(keys, heads), split_heads(values, heads)
+    return joined_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
 def attended_last(query: Tensor, keys: Tensor, values: Tensor, counts: Tensor, heads: int) -> Tensor:
@@ -83,7 +83,7 @@ class _Additive(torch.autograd.Function):
         slopes = torch.zeros_like(queries), torch.zeros_like(keys), torch.zeros_like(vector)
         for part in _parts(queries):
             hidden, above = _hidden(queries, keys, part), gradient[:, part, : part.stop, None]
-            slopes[2].add_((hidden.flatten(0, 2).T @ above.flatten()))
+            slopes[2].add_(hidden.flatten(0, 2).T @ above.flatten())
             inner = hidden.sub_(hidden.square()).mul_(above)
             slopes[0][:, part] = inner.sum(2)
             slopes[1][:, : part.stop] += inner.sum(1)

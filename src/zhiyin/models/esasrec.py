@@ -1,10 +1,10 @@
-"""eSASRec (Tikhonovich et al. 2025, "eSASRec: Enhancing Transformer-based Recommendations in a Modular Fashion"): SASRec's
-shifted sequences and sampled softmax with the blocks of LiGR (Borisyuk et al. 2025, "From Features to Transformers:
-Redefining Ranking for Scalable Impact").
+"""eSASRec (Tikhonovich et al. 2025, "eSASRec: Enhancing Transformer-based Recommendations in a Modular Fashion"):
+SASRec's shifted sequences and sampled softmax with the blocks of LiGR (Borisyuk et al. 2025, "From Features to
+Transformers: Redefining Ranking for Scalable Impact").
 
-A LiGR block is x + σ(xW_g) ⊙ Dropout(g(LayerNorm(x))): a learned gate on each sublayer; g is multi-head causal attention
-with an output projection, then SwiGLU (Shazeer 2020), (SiLU(xW) ⊙ xV)W₂. Inputs, positions and scores are SASRec's. A
-last LayerNorm is added, without which nothing bounds the scores. Attention weights are not dropped out, as in `sasrec`.
+A LiGR block is x + σ(xW_g) ⊙ Dropout(g(LayerNorm(x))): a learned gate on each sublayer; g is multi-head causal
+attention with an output projection, then SwiGLU (Shazeer 2020), (SiLU(xW) ⊙ xV)W₂. Inputs, positions, the last
+LayerNorm, unit vectors and attention without dropout are those of `sasrec`.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class ESASRec:
     blocks: int = 2
     heads: int = 2
     expansion: int = 4
-    normalize: bool = False
-    temperature: float = 1.0
+    normalize: bool = True
+    temperature: float = 0.05
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class LiGRBlock(nn.Module):
     def _rest(self, states: Tensor, found: Tensor) -> Tensor:
         states = states + torch.sigmoid(self.attention_gate(states)) * self.dropout(self.out(found))
         gate, value = self.into(self.before_network(states)).chunk(2, dim=-1)
-        network = self.dropout(self.back(F.silu(gate) * value))
+        network: Tensor = self.dropout(self.back(F.silu(gate) * value))
         return states + torch.sigmoid(self.network_gate(states)) * network
 
 

@@ -1,12 +1,14 @@
 """GRU4Rec (Hidasi et al. 2016, "Session-based Recommendations with Recurrent Neural Networks").
 
-hₜ = GRU(xₜ, hₜ₋₁) (equations 2–5), h₀ = 0; the user's vector is a linear map of the last layer's hₜ, the score its inner
-product with the item's embedding. Departures: items are embedded, and the output's rows are the input's (Hidasi &
-Karatzoglou 2018, "constrained embedding"); no tanh stands on the scores; whole histories are learned from in one pass,
-with any loss and negatives, instead of session-parallel mini-batches with BPR or TOP1.
+hₜ = GRU(xₜ, hₜ₋₁) (equations 2–5), h₀ = 0; the user's vector is a linear map of the last layer's hₜ, the score its
+inner product with the item's embedding. Departures: the reset gate stands behind its matrix, r ⊙ Uh for U(r ⊙ h), as in
+every fast implementation; items are embedded, and the output's rows are the input's (Hidasi & Karatzoglou 2018,
+"constrained embedding"); no tanh stands on the scores, and vectors have unit length (`normalize`); whole histories are
+learned from in one pass, with any loss and negatives, instead of session-parallel mini-batches with BPR or TOP1.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -25,8 +27,8 @@ class GRU4Rec:
 
     dim: int = 64
     hidden: tuple[int, ...] = (128,)
-    normalize: bool = False
-    temperature: float = 1.0
+    normalize: bool = True
+    temperature: float = 0.05
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -52,9 +54,7 @@ class GRUEncoder(nn.Module):
     def __init__(self, spec: GRU4Rec) -> None:
         super().__init__()
         widths = (spec.dim, *spec.hidden)
-        self.layers = nn.ModuleList(
-            nn.GRU(below, above, batch_first=True) for below, above in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.GRU(below, above, batch_first=True) for below, above in pairwise(widths))
         self.dropout = Dropout(spec.dropout)
         self.out = nn.Linear(spec.hidden[-1], spec.dim)
 

@@ -2,10 +2,10 @@
 Recommendations", section 3).
 
 A layer: U, V, Q, K = split(SiLU(f₁(LayerNorm(x)))) (equation 1); A = SiLU(QKᵀ + rab)/L, causal, pointwise instead of a
-softmax (equation 2; L is the longest history, as in the authors' code); y = x + f₂(Dropout(LayerNorm(AV) ⊙ U)) (equation 3
-and its residual). rab is one learned number a head and distance; the paper's second part of it, by the time between two
-events, is left out, since requests carry no times. As in the authors' experiments the inputs also have position
-embeddings; user and item vectors have unit length (`normalize`), and positions are counted from the oldest event seen.
+softmax (equation 2; L is the longest history, as in the authors' code); y = x + f₂(Dropout(LayerNorm(AV) ⊙ U))
+(equation 3 and its residual). rab is one learned number a head and distance; the paper's second part of it, by the time
+between two events, is left out, since requests carry no times. As in the authors' experiments the inputs also have
+position embeddings, counted from the oldest event seen, and user and item vectors have unit length (`normalize`).
 """
 
 from dataclasses import dataclass

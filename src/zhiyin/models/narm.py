@@ -1,8 +1,9 @@
 """NARM (Li et al. 2017, "Neural Attentive Session-based Recommendation").
 
-A GRU gives h₁ … hₜ. Global encoder: c_g = hₜ. Local encoder: α_tj = vᵀσ(A₁hₜ + A₂h_j), c_l = Σ_{j≤t} α_tj h_j (equations
-6–8; no softmax). c = [c_g ⧺ c_l], and the score of item i is emb_iᵀ B c (equation 10), so Bc is the user's vector.
-Departures: none in the equations; every event of a history is learned from, in one pass.
+A GRU gives h₁ … hₜ. Global encoder: c_g = hₜ. Local encoder: α_tj = vᵀσ(A₁hₜ + A₂h_j), c_l = Σ_{j≤t} α_tj h_j
+(equations 6–8; no softmax). c = [c_g ⧺ c_l], and the score of item i is emb_iᵀ B c (equation 10), so Bc is the user's
+vector. Departures: user and item vectors have unit length (`normalize`); the GRU's reset gate stands behind its matrix;
+every event of a history is learned from, in one pass.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ class NARM:
 
     dim: int = 64
     units: int = 64
-    normalize: bool = False
-    temperature: float = 1.0
+    normalize: bool = True
+    temperature: float = 0.05
     dropout: float = 0.2
 
     def __post_init__(self) -> None:

@@ -1,9 +1,10 @@
 """STAMP (Liu et al. 2018, "STAMP: Short-Term Attention/Memory Priority Model for Session-based Recommendation").
 
-m_s = mean of x₁ … xₜ, m_t = xₜ; α_i = w₀ᵀσ(W₁x_i + W₂xₜ + W₃m_s + b_a), m_a = Σ_{i≤t} α_i x_i (equations 7–8; no softmax);
-h_s = tanh(W_s m_a + b_s), h_t = tanh(W_t m_t + b_t); an item's score is ⟨h_s, h_t, x_i⟩ = Σ h_s h_t x_i (equations 3–6), so
-the user's vector is h_s ⊙ h_t. Departures: no σ stands between that product and the softmax (it would keep every score
-between 0 and 1, and it is no inner product); every event of a history is learned from, in one pass.
+m_s = mean of x₁ … xₜ, m_t = xₜ; α_i = w₀ᵀσ(W₁x_i + W₂xₜ + W₃m_s + b_a), m_a = Σ_{i≤t} α_i x_i (equations 7–8; no
+softmax); h_s = tanh(W_s m_a + b_s), h_t = tanh(W_t m_t + b_t); an item's score is ⟨h_s, h_t, x_i⟩ = Σ h_s h_t x_i
+(equations 3–6), so the user's vector is h_s ⊙ h_t. Departures: no σ stands between that product and the softmax (it
+would keep every score between 0 and 1, and it is no inner product); user and item vectors have unit length
+(`normalize`); every event of a history is learned from, in one pass.
 """
 
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class STAMP:
     inputs left out in training."""
 
     dim: int = 64
-    normalize: bool = False
-    temperature: float = 1.0
+    normalize: bool = True
+    temperature: float = 0.05
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
