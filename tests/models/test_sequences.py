@@ -75,12 +75,12 @@ def test_event_features_are_served_as_they_are_trained(model: RetrievalModel) ->
     """Also to a window with more padding than a history is long."""
     runs = whole_run(torch.tensor([[3, 1, 4, 1, 5, 9]]), torch.randn(1, LENGTH, 1))
     queries = runs.queries()
-    torch.testing.assert_close(model.run_vectors(runs), model.user_vectors(queries), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.run_vectors(runs), model.user_vectors(queries), atol=1e-4, rtol=1e-4)
     longer = Queries(
         torch.cat([torch.full((7, 3), UNKNOWN), queries.history], 1),
         {"stars": torch.cat([torch.zeros(7, 3, 1), queries.columns["stars"]], 1)},
     )
-    torch.testing.assert_close(model.user_vectors(queries), model.user_vectors(longer), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.user_vectors(queries), model.user_vectors(longer), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def test_what_fills_the_right_of_a_run_is_of_no_meaning(model: RetrievalModel) -
     filled = replace(
         short, history=torch.tensor([[3, 1, UNKNOWN, UNKNOWN]]), past={"stars": torch.ones(1, 2, 1).repeat(1, 2, 1)}
     )
-    torch.testing.assert_close(model.run_vectors(short), model.run_vectors(filled), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(model.run_vectors(short), model.run_vectors(filled), atol=1e-4, rtol=1e-4)
 
 
 def test_shifted_puts_the_oldest_real_event_first() -> None:
