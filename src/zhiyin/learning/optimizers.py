@@ -15,7 +15,8 @@ from zhiyin.errors import SpecError
 class Optimizer:
     """`lr` for dense parameters (AdamW with `weight_decay`), `table_lr` for embedding tables, by `tables`:
     "lazy-adam" (moments move only for rows that are touched) or "rowwise-adagrad" (one number of state a row).
-    `clip`: dense gradients are scaled down to this norm; 0 leaves them.
+    `clip`: dense gradients are scaled down to this norm; 0 leaves them. `decay`: "linear" lets both rates fall to 0
+    over all of training's steps, "none" leaves them.
     """
 
     lr: float = 0.001
@@ -23,6 +24,7 @@ class Optimizer:
     tables: Literal["lazy-adam", "rowwise-adagrad"] = "lazy-adam"
     weight_decay: float = 0.0
     clip: float = 0.0
+    decay: Literal["none", "linear"] = "none"
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.table_lr > 0 and math.isfinite(self.lr + self.table_lr)):
@@ -42,7 +44,7 @@ class Steps:
         named = dict(model.named_parameters())
         self._tables = {name: p for name, p in named.items() if id(p) in tables}
         self._dense = {name: p for name, p in named.items() if id(p) not in tables}
-        self._clip = spec.clip
+        self._clip, self._spec = spec.clip, spec
         self._adamw = (
             torch.optim.AdamW(self._dense.values(), lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
             if self._dense
@@ -55,13 +57,16 @@ class Steps:
         for parameter in (*self._tables.values(), *self._dense.values()):
             parameter.grad = None
 
-    def step(self) -> None:
-        """One step with the gradients that are there."""
+    def step(self, left: float = 1.0) -> None:
+        """One step with the gradients that are there. `left`: the share of training to come, for `decay`."""
+        scale = left if self._spec.decay == "linear" else 1.0
         if self._adamw is not None:
             if self._clip:
                 nn.utils.clip_grad_norm_(self._dense.values(), self._clip)
+            self._adamw.param_groups[0]["lr"] = self._spec.lr * scale
             self._adamw.step()
         for rule in self._rules.values():
+            rule.lr = self._spec.table_lr * scale
             rule.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -90,7 +95,7 @@ class RowWiseAdagrad:
     """Adagrad with one accumulator a row, as FBGEMM defines it: G_r += mean over d of g², w_r −= lr·g / (√G_r + ε)."""
 
     def __init__(self, table: Tensor, lr: float, eps: float = 1e-8) -> None:
-        self._table, self._lr, self._eps = table, lr, eps
+        self._table, self.lr, self._eps = table, lr, eps
         self._sums = torch.zeros(len(table), device=table.device)
 
     @torch.no_grad()
@@ -101,7 +106,7 @@ class RowWiseAdagrad:
         rows, gradients = found
         sums = self._sums[rows] + gradients.square().mean(1)
         self._sums[rows] = sums
-        self._table.index_add_(0, rows, gradients * (-self._lr / (sums.sqrt() + self._eps))[:, None])
+        self._table.index_add_(0, rows, gradients * (-self.lr / (sums.sqrt() + self._eps))[:, None])
 
     def state(self) -> dict[str, Tensor]:
         return {"sums": self._sums}
@@ -115,7 +120,7 @@ class LazyAdam:
     touched at every step moves exactly as under dense Adam, one that is not stays still."""
 
     def __init__(self, table: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self._table, self._lr, self._betas, self._eps = table, lr, betas, eps
+        self._table, self.lr, self._betas, self._eps = table, lr, betas, eps
         self._steps = torch.zeros(len(table), device=table.device)
         self._first, self._second = torch.zeros_like(table), torch.zeros_like(table)
 
@@ -130,7 +135,7 @@ class LazyAdam:
         first = self._first[rows].lerp_(gradients, 1 - one)
         second = self._second[rows].mul_(two).addcmul_(gradients, gradients, value=1 - two)
         self._steps[rows], self._first[rows], self._second[rows] = steps, first, second
-        scale = (-self._lr / (1 - one**steps))[:, None]
+        scale = (-self.lr / (1 - one**steps))[:, None]
         deviation = (second / (1 - two**steps)[:, None]).sqrt_().add_(self._eps)
         self._table.index_add_(0, rows, first.mul_(scale).div_(deviation))
 
