@@ -158,7 +158,7 @@ class RedisCluster:
 
     def __init__(self, folder: Path) -> None:
         self.nodes: list[RedisServer] = []
-        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0")
         for name in "abc":
             (folder / name).mkdir()
             self.nodes.append(RedisServer(folder / name, *words))

@@ -465,8 +465,8 @@ def replicated(tmp_path: Path, redis_cluster: "RedisCluster") -> Iterator[tuple[
     """A Cluster of its own, and a replica of its second master."""
     cluster = type(redis_cluster)(tmp_path)
     (tmp_path / "replica").mkdir()
-    master, words = cluster.nodes[1], (*cluster.nodes[1].words, "--repl-diskless-sync-delay", "0")
-    replica = type(master)(tmp_path / "replica", *words)
+    master = cluster.nodes[1]
+    replica = type(master)(tmp_path / "replica", *master.words)
     with replica.client() as client, master.client() as other:
         asked: Any = client
         id = cast(Any, other).execute_command("CLUSTER MYID").decode()
