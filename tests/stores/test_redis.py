@@ -470,12 +470,22 @@ def replicated(tmp_path: Path, redis_cluster: "RedisCluster") -> Iterator[tuple[
     with replica.client() as client, master.client() as other:
         asked: Any = client
         id = cast(Any, other).execute_command("CLUSTER MYID").decode()
-        asked.execute_command("CLUSTER MEET", "127.0.0.1", master.port, master.bus)
+        for node in cluster.nodes:
+            asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
         until(lambda: replicates(asked, id))
         until(lambda: asked.info("replication")["master_link_status"] == "up")
+    for node in cluster.nodes:
+        with node.client() as client:
+            until(lambda: replicas(client, id) == [replica.address])
     yield cluster, replica
     cluster.kill()
     replica.kill()
+
+
+def replicas(client: Any, id: str) -> list[str]:
+    """The addresses of a master's replicas, as a node knows them."""
+    known = client.execute_command("CLUSTER NODES")
+    return [address for address, node in known.items() if node["master_id"] == id]
 
 
 def replicates(client: Any, id: str) -> bool:
