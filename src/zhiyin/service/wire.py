@@ -37,7 +37,8 @@ class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One user wants `k` candidates: `user_id` names a stored profile and history; `events` and `profile` add to them.
 
     `k`: 100 when left out, or as many as there can be. `hydrate` names the fields of the items' cards to answer with
-    ("*": all); `exclude_seen` keeps the history out."""
+    ("*": all); `exclude_seen` keeps the history out; `filter`: what every candidate must be, such as
+    "price < 20 and not adult"."""
 
     user_id: Annotated[str, Meta(max_length=1024)] = ""
     k: Annotated[int, Meta(ge=1)] | None = None
@@ -46,6 +47,7 @@ class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     context: dict[str, Any] = {}
     exclude: list[str] = []
     exclude_seen: bool = True
+    filter: str = ""
     hydrate: list[str] = []
     time: Seconds | None = None
 
@@ -181,6 +183,7 @@ def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
         k=min(DEFAULT_K, most) if wire.k is None else wire.k,
         exclude=tuple(wire.exclude),
         exclude_seen=wire.exclude_seen,
+        filter=wire.filter,
         hydrate=tuple(wire.hydrate),
         time=time,
     )
