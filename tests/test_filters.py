@@ -1,7 +1,6 @@
 """What a filter refuses and with which words, what columns become attributes, and what is remembered."""
 
 import datetime
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -122,7 +121,7 @@ REFUSED = [
     ("tags == 'a'", "tags is a list of text, which cannot stand with '=='; expected tags any or all …"),
     ("tags any [1]", 'tags is a list of text, and 1 is none of its values; expected "text"'),
     ("region any ['CN']", "region is text, which cannot stand with 'any'; expected region == or"),
-    ("__import__('os').system('true')", "character 11: found '\\('; expected 'and', 'or' or the end"),
+    ("__import__('os')", "character 11: found '\\('; expected 'and', 'or' or the end"),
     ('region == "CN"; DROP TABLE items; --', "character 15: ';' begins nothing"),
     ("price < 3 # and adult", "character 11: '#' begins nothing"),
     ("{}", "character 1: '{' begins nothing"),
@@ -145,7 +144,7 @@ def test_what_is_refused_and_where(text: str, said: str) -> None:
         ("(not " * 500 + "adult" + ")" * 500, "nested 33 deep"),
         ("(" * 65_000, "nested 33 deep"),
         ("region == '" + "x" * 100_000 + "'", "100,012 characters; expected at most 65,536"),
-        (" or ".join(["adult"] * 257), "character 2305: condition number 257; expected at most 256. .* x in \\[…\\]"),
+        (" or ".join(["adult"] * 65), "character 577: condition number 65; expected at most 64. .* x in \\[…\\]"),
     ],
     ids=["parentheses", "nots", "both", "open", "long", "conditions"],
 )
@@ -157,8 +156,8 @@ def test_a_bomb_is_refused_with_the_limit(text: str, said: str) -> None:
 def test_what_is_just_within_the_limits_is_answered() -> None:
     assert passing("(" * 32 + "adult" + ")" * 32) == [1]
     assert passing("not " * 32 + "adult") == [1]
-    assert passing(" or ".join(["adult"] * 256)) == [1]
-    assert passing(" or ".join(["(not adult)"] * 256)) == [0, 2, 3]
+    assert passing(" or ".join(["adult"] * 64)) == [1]
+    assert passing(" or ".join(["(not adult)"] * 64)) == [0, 2, 3]
     assert passing(f"region in {[f'r{at}' for at in range(7000)] + ['FR']}") == [1]
 
 
@@ -207,8 +206,11 @@ def test_text_is_only_text(odd: str) -> None:
 def test_every_text_is_either_read_or_refused(text: str) -> None:
     try:
         parse(text)
-    except RequestError as refused:
-        assert refused.what.startswith("character ")
+    except RequestError as error:
+        refused = error.what
+    else:
+        return
+    assert refused.startswith("character ")
 
 
 def test_columns_of_every_kind_and_those_that_are_left_out(tmp_path: Path) -> None:
@@ -291,8 +293,8 @@ def test_a_catalogue_without_columns_has_no_attributes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def numbers() -> Iterator[Attributes]:
-    yield Attributes.of(Table.of({"n": np.arange(1000)}))
+def numbers() -> Attributes:
+    return Attributes.of(Table.of({"n": np.arange(1000)}))
 
 
 def test_an_answer_is_made_once_and_cannot_be_written_to(numbers: Attributes) -> None:

@@ -68,14 +68,14 @@ def passes(expression: Any, item: dict[str, Any]) -> bool:
         return (all if expression[0] == "and" else any)(passes(part, item) for part in expression[1])
     operator, name, said = expression
     value = item[name]
-    absent = value is None or value != value
+    absent: bool = value is None or value != value
     if operator == "missing" or absent:
         return absent and operator == "missing"
     if operator == "true":
         return bool(value)
     if operator in ("any", "all"):
         return bool((any if operator == "any" else all)(one in value for one in said))
-    rounded = {"price": float, "cheap": single}.get(name, lambda x: x)
+    rounded: Any = {"price": float, "cheap": single}.get(name, lambda x: x)
     if operator == "in":
         return value in [rounded(one) for one in said]
     one = rounded(said)

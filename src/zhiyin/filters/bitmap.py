@@ -162,7 +162,7 @@ def _literal(value: Value, kind: Any) -> Any:
     if pa.types.is_float32(kind):
         with np.errstate(over="ignore"):
             value = float(np.float32(value))
-    return pa.scalar(float(value) if pa.types.is_floating(kind) else value, kind)
+    return pa.scalar(float(value) + 0.0 if pa.types.is_floating(kind) else value, kind)  # and -0.0 is 0.0
 
 
 def _whole(column: Any, operator: str, value: Any) -> Any:
@@ -190,20 +190,20 @@ def _bounds(kind: Any) -> tuple[int, int]:
 
 def _listed(column: Any, condition: Condition) -> Kept:
     """`any`: some value of the list is among those named; `all`: each one named is in the list."""
-    codes, offsets = column.values, column.offsets.to_numpy()
-    wanted = _plain(_among(codes.dictionary, condition.values))
-    hits = np.flatnonzero(_plain(pc.take(pa.array(wanted), codes.indices)))
-    rows = np.searchsorted(offsets, hits, side="right") - 1
+    values, offsets = column.values, column.offsets.to_numpy()
+    named = _plain(_among(values.dictionary, condition.values))
+    hits = _plain(pc.take(pa.array(named), values.indices))
+    counts = np.diff(np.concatenate([[0], np.cumsum(hits)])[offsets])
     if condition.operator == "any":
-        passing = np.zeros(len(column), bool)
-        passing[rows] = True
-        return passing
-    if not condition.values:
-        return _plain(column.is_valid())
-    count = len(codes.dictionary)
-    pairs = np.unique(rows * count + pc.fill_null(codes.indices, 0).to_numpy()[hits])  # a value may be there twice
-    every: Kept = np.bincount(pairs // count, minlength=len(column)) == len(set(condition.values))
-    return every
+        some: Kept = counts > 0
+        return some
+    distinct = len(set(condition.values))
+    every = _plain(column.is_valid()) & (counts >= distinct)
+    hits &= np.repeat(every, np.diff(offsets))
+    rows = np.searchsorted(offsets, np.flatnonzero(hits), side="right") - 1
+    size = len(values.dictionary)
+    pairs = np.unique(rows * size + pc.fill_null(values.indices, 0).to_numpy()[hits])  # a value may be there twice
+    return every & (np.bincount(pairs // max(1, size), minlength=len(column)) == distinct)
 
 
 def _plain(truth: Any) -> Kept:

@@ -20,7 +20,7 @@ from zhiyin.filters.tokens import END, Token, tokens
 MOST_DEEP = 32
 """Parentheses and `not`s that may lie in each other."""
 
-MOST_CONDITIONS = 256
+MOST_CONDITIONS = 64
 """Conditions that one filter may set: each looks at the whole catalogue."""
 
 Value = str | int | float | bool
