@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INSTALLED := $(VENV)/.installed
 
 # Programs that a test starts, as COMMAND:APT-PACKAGE; one that is missing is installed by apt, and said so.
-PROGRAMS :=
+PROGRAMS := chromium:chromium redis-server:redis-server
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench programs clean
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "  torch, the largest part"
 	@$(PIP) torch
 	@echo "  zhiyin and the rest"
-	@$(PIP) -e '.[train,redis,dev]'
+	@$(PIP) -e '.[train,redis,scann,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## MovieLens-100K from log to HTTP answer, in a minute or two
@@ -54,7 +54,8 @@ programs:
 		fi; \
 		echo "the tests need $$command, which is not here: apt installs $$package"; \
 		root=; test "$$(id -u)" = 0 || root=sudo; \
-		$$root apt-get install -qq -y $$package >/dev/null || exit 1; \
+		$$root apt-get install -qq -y $$package >/dev/null 2>&1 || \
+			{ $$root apt-get update -qq && $$root apt-get install -qq -y $$package >/dev/null; } || exit 1; \
 	done
 
 clean:  ## remove what make made

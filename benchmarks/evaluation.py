@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import machine
 from torch import Tensor
 
 from zhiyin.data.events import EventLog, Events
@@ -81,6 +82,7 @@ def main() -> None:
         1024 if sys.platform == "linux" else 1 << 20
     )
     results = {
+        "machine": machine(),
         "users": USERS,
         "items": ITEMS,
         "dim": DIM,

@@ -52,6 +52,7 @@ def child(size: int, steps: int) -> dict[str, Any]:
     """Milliseconds of a step and bytes of memory, with so many items."""
     import tempfile
 
+    import numpy as np
     from training import steps as timed
 
     from zhiyin.data import worlds
@@ -68,7 +69,7 @@ def child(size: int, steps: int) -> dict[str, Any]:
     from zhiyin.models.youtube_dnn import YouTubeDNN
 
     log = worlds.log(USERS, EVENTS, size, seed=0)
-    events = EventLog.of(log.users, log.items, log.times, user_count=USERS)
+    events = EventLog.of(log.users.astype(np.int32), log.items.astype(np.int32), log.times, user_count=USERS)
     users, items = Vocabulary.of(map(str, range(USERS))), Vocabulary.of(map(str, range(size)))
     data = Prepared(users, items, events, Table.of({}, USERS), Table.of({}, size))
     split = LeaveLastOut().split(data.events, clock=True)

@@ -182,7 +182,12 @@ def filtered(indexes: dict[str, Any], queries: Any, k: int, size: int) -> list[d
             found = overlaps(index.search(some, k, allowed), type(truth)(truth.rows[: len(some)], truth.scores))
             p50 = np.median([seconds(index, q[None], k, allowed) for q in some])
             lines.append(
-                {"share": share, "index": name, "recall": round(float(found.mean()), 4), "p50_us": round(1e6 * p50, 1)}
+                {
+                    "share": share,
+                    "index": name,
+                    "recall": round(float(found.mean()), 4),
+                    "p50_us": round(1e6 * float(p50), 1),
+                }
             )
             print(lines[-1], flush=True)
     return lines
@@ -193,7 +198,7 @@ def measure(arguments: argparse.Namespace) -> None:
     choosing, held_out = choosing_and_held_out(queries)
     k, goal = arguments.k, arguments.overlap
     exact = Exact().build(vectors)
-    half = choosing[:2000]
+    half = choosing[:1000]
     truth, held_truth = exact.search(half, k), exact.search(held_out, k)
     indexes: dict[str, Any] = {"exact": exact}
     lines: dict[str, dict[str, Any]] = {"exact": {"spec": "Exact()", "overlap": 1.0, "held_out": 1.0, "build": {}}}
@@ -224,7 +229,7 @@ def measure(arguments: argparse.Namespace) -> None:
     for threads in (1, 2):
         for name, speed in in_turns(indexes, held_out, k, threads).items():
             lines[name][f"threads_{threads}"] = speed
-    kept = {name: indexes[name] for name in ("exact", "tuned", "hnsw") if name in indexes}
+    kept: dict[str, Any] = {name: indexes[name] for name in ("exact", "tuned", "hnsw") if name in indexes}
     result = {
         "vectors": list(vectors.shape),
         "k": k,
@@ -232,7 +237,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()},
         "faiss": faiss.__version__,
         "indexes": lines,
-        "filtered": filtered(kept, held_out[:100], k, len(vectors)),
+        "filtered": filtered(kept, held_out[:500], k, len(vectors)),
         "tuning": found["measured"],
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

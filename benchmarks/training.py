@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from machine import machine, printed
 from zhiyin.models.mind import MIND
@@ -102,7 +103,7 @@ def main() -> None:
 
 def world() -> Prepared:
     log = worlds.log(USERS, EVENTS, ITEMS, seed=0)
-    events = EventLog.of(log.users, log.items, log.times, user_count=USERS)
+    events = EventLog.of(log.users.astype(np.int32), log.items.astype(np.int32), log.times, user_count=USERS)
     users, items = (Vocabulary.of(map(str, range(count))) for count in (USERS, ITEMS))
     return Prepared(users, items, events, Table.of({}, USERS), Table.of({}, ITEMS))
 

@@ -136,10 +136,11 @@ class Player:
         return said.replace(self.url, URL)
 
     def _curl(self, words: list[str]) -> str:
-        options = {word: words[at + 1] for at, word in enumerate(words) if word in ("-X", "-d", "-H")}
+        options = {word: words[at + 1] for at, word in enumerate(words) if word in ("-X", "--json")}
         url = next(word for word in words if word.startswith(URL)).replace(URL, self.url)
-        body = options["-d"].encode() if "-d" in options else None
-        request = urllib.request.Request(url, body, method=options.get("-X"))  # noqa: S310 – our own server
+        body = options["--json"].encode() if "--json" in options else None
+        kind = {"content-type": "application/json"}
+        request = urllib.request.Request(url, body, kind, method=options.get("-X"))  # noqa: S310 – our own server
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 return str(answer.read().decode())

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from zhiyin.channels.diversity import Diversity, diverse
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError
 from zhiyin.learning.examples import Examples
 from zhiyin.release import Release
@@ -146,6 +148,34 @@ def test_cards_come_with_the_fields_asked_and_missing_ones_are_marked(release: R
     assert retriever.retrieve(release, [replace(request, hydrate=())])[0].cards is None
 
 
+def test_diversity_is_chosen_among_four_times_as_many(release: Release, retriever: Retriever) -> None:
+    """The greedy choice of `diverse` over the best 4k by score, with each item's own score, interest and card."""
+    retriever.store.put_cards({f"i{i}": {"kind": f"kind {i % 3}"} for i in range(60) if i != 7})
+    retriever.store.append([event("u", "i1")])
+    plain = retriever.retrieve(release, [Request(user="u", k=20)])[0]
+    kinds = np.array([int(item[1:]) % 3 if item != "i7" else UNKNOWN for item in plain.items], np.int32)
+    for weight in (0.0, 0.4, 50.0):
+        asked = Request(user="u", k=5, diversity=Diversity(weight, "kind"), hydrate=("kind",))
+        answer = retriever.retrieve(release, [asked])[0]
+        places = diverse(np.array(plain.scores, np.float32), kinds, 5, weight)
+        assert answer.items == [plain.items[at] for at in places]
+        assert answer.scores == [plain.scores[at] for at in places]
+        assert answer.cards == [{"kind": f"kind {kinds[at]}"} if kinds[at] >= 0 else None for at in places]
+    assert retriever.retrieve(release, [replace(asked, hydrate=())])[0].cards is None
+    many = retriever.retrieve(release, [asked, Request(user="u", k=20)])
+    assert many == [answer, plain]
+    most = retriever.retrieve(release, [replace(asked, k=59)])[0]
+    assert sorted(most.items) == sorted({f"i{i}" for i in range(60)} - {"i1"})
+
+
+def test_diversity_by_what_no_card_has_is_refused_by_place(release: Release, retriever: Retriever) -> None:
+    asked = Request(k=3, profile={"country": "cn"}, diversity=Diversity(1.0, "genre"))
+    with pytest.raises(RequestError, match=r"^diversity\.by: no candidate's card has the field 'genre'"):
+        retriever.retrieve(release, [asked])
+    with pytest.raises(RequestError, match=r"^requests\[1\]\.diversity\.by: no candidate's card"):
+        retriever.retrieve(release, [Request(k=3), asked])
+
+
 @pytest.mark.parametrize("k", [0, -1, 61])
 def test_a_k_that_cannot_be_is_refused(release: Release, retriever: Retriever, k: int) -> None:
     with pytest.raises(RequestError, match=rf"k: {k}; expected 1 to 60, the catalogue of release"):
@@ -167,6 +197,11 @@ class Counting:
 def test_a_request_makes_at_most_two_round_trips(release: Release, store: Store) -> None:
     counting = Counting(store)
     Retriever(counting).retrieve(release, [Request(user=f"u{i}", k=5, hydrate=("title",)) for i in range(4)])  # type: ignore[arg-type]
+    assert counting.trips == 2
+    store.put_cards({"i3": {"title": "three"}})
+    counting.trips = 0
+    diversity = Diversity(1.0, "title")
+    Retriever(counting).retrieve(release, [Request(user="u1", k=20, hydrate=("title",), diversity=diversity)])  # type: ignore[arg-type]
     assert counting.trips == 2
 
 

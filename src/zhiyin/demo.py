@@ -146,7 +146,7 @@ def _ask(url: str, console: Console) -> None:
 def _keep(url: str, console: Console) -> None:
     say(console, f"\nserving at {url}  (docs at {url}/docs); ctrl-c stops it. Try:\n")
     body = json.dumps({"user_id": KNOWN, "k": 5, "hydrate": ["title"]})
-    console.print(f"  curl -s {url}/v1/retrieve -H 'content-type: application/json' -d '{body}'\n", soft_wrap=True)
+    console.print(f"  curl -s {url}/v1/retrieve --json '{body}'\n", soft_wrap=True)
     wait: Callable[[float], None] = time.sleep
     try:
         while True:

@@ -1,7 +1,8 @@
 """The online path, in one file: a function of (release, store, requests).
 
 Filters → one batched store read → rows → the same encode as in training → user tower → one batched index call (one for
-each filter) → what is seen or excluded drops out → cards by one more store read.
+each filter) → what is seen or excluded drops out → cards by one more store read → where it is asked, the diverse among
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from zhiyin.channels.base import Found, Seeker
 from zhiyin.channels.deep import Deep
+from zhiyin.channels.diversity import POOL, Diversity
 from zhiyin.channels.popular import Popular
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError
@@ -32,7 +34,8 @@ class Request:
     `context`: what else the request says (device, page, …). `time`: when it came, milliseconds since 1970.
     `exclude`: item ids that must not come back; `exclude_seen` adds every item of the history to them.
     `filter`: an expression over item attributes that every candidate must meet (`zhiyin.filters.grammar`); "" for none.
-    `hydrate`: which fields of the items' cards to answer with; "*" is all of them.
+    `hydrate`: which fields of the items' cards to answer with; "*" is all of them. `diversity`: candidates are the best
+    by score and difference, chosen among four times as many.
     """
 
     user: str = ""
@@ -45,11 +48,13 @@ class Request:
     filter: str = ""
     hydrate: tuple[str, ...] = ()
     time: int = 0
+    diversity: Diversity | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One answer: `items` by descending `scores`; `channel` and `interests` say what found them.
+    """One answer: `items` by descending `scores` (in the order they were chosen, where diversity was asked); `channel`
+    and `interests` say what found them.
 
     `history`: how many events the tower saw. `unknown_items`: items of the request's own events that this release does
     not know, and so passed over. `cards`: as asked, None for an item without one; None where none were asked.
@@ -77,7 +82,8 @@ class Retriever:
 
         A user of whom nothing is known (no event that the release knows, no profile value that a feature reads) gets
         the popular items. Raises `RequestError` naming the field for a k that is not 1 … the catalogue's size, and for
-        a filter that cannot be read or that this release cannot apply.
+        a filter that cannot be read or that this release cannot apply, and for a diversity by what no candidate's card
+        has.
         """
         for i, request in enumerate(requests):
             _check(release, request, f"requests[{i}].k" if len(requests) > 1 else "k")
@@ -102,14 +108,16 @@ class Retriever:
         return [_seeker(release, request, next(states) if request.user else nobody) for request in requests]
 
     def _hydrated(self, requests: Sequence[Request], answers: list[Candidates]) -> list[Candidates]:
-        wanted = [item for r, a in zip(requests, answers, strict=True) if r.hydrate for item in a.items]
-        if not wanted:
-            return [replace(a, cards=[]) if r.hydrate else a for r, a in zip(requests, answers, strict=True)]
+        """The answers with the cards that were asked, and no more of the items than were asked."""
+        read = [bool(r.hydrate or r.diversity) for r in requests]
+        wanted = [item for a, there in zip(answers, read, strict=True) if there for item in a.items]
         distinct = list(dict.fromkeys(wanted))
-        cards = dict(zip(distinct, self.store.cards(distinct), strict=True))
+        cards = dict(zip(distinct, self.store.cards(distinct), strict=True)) if distinct else {}
         return [
-            replace(a, cards=[_fields(cards[item], r.hydrate) for item in a.items]) if r.hydrate else a
-            for r, a in zip(requests, answers, strict=True)
+            _with_cards(a, r, [cards[item] for item in a.items], f"requests[{at}]." if len(requests) > 1 else "")
+            if there
+            else a
+            for at, (r, a, there) in enumerate(zip(requests, answers, read, strict=True))
         ]
 
 
@@ -143,7 +151,7 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
         profile={**(state.profile or {}), **request.profile},
         context={**request.context, TIME: request.time, AGE: 0},
         hidden=np.unique(hidden[hidden != UNKNOWN]),
-        k=request.k,
+        k=min(request.k * POOL, len(release.items)) if request.diversity else request.k,
     )
 
 
@@ -165,6 +173,22 @@ def _answer(release: Release, request: Request, seeker: Seeker, channel: str, fo
         unknown_items=unknown,
         cards=None,
     )
+
+
+def _with_cards(answer: Candidates, request: Request, cards: Sequence[Card | None], where: str) -> Candidates:
+    if request.diversity is not None:
+        try:
+            places = request.diversity.places(answer.scores, cards, request.k).tolist()
+        except RequestError as error:
+            raise error.at(f"{where}diversity") from None
+        answer = replace(
+            answer,
+            items=[answer.items[at] for at in places],
+            scores=[answer.scores[at] for at in places],
+            interests=[answer.interests[at] for at in places],
+        )
+        cards = [cards[at] for at in places]
+    return replace(answer, cards=[_fields(card, request.hydrate) for card in cards]) if request.hydrate else answer
 
 
 def _fields(card: Card | None, names: Sequence[str]) -> Card | None:

@@ -1,5 +1,6 @@
 """Row-wise rules against dense references: same steps where every row is touched, no step where none is."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -7,8 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.splits import Split
 from zhiyin.errors import SpecError
-from zhiyin.learning.optimizers import LazyAdam, Optimizer, RowWiseAdagrad
+from zhiyin.learning.examples import Examples
+from zhiyin.learning.fit import Plan, Training, fit
+from zhiyin.learning.optimizers import LazyAdam, Optimizer, RowWiseAdagrad, Steps
+from zhiyin.models.youtube_dnn import YouTubeDNN
 
 ROWS, DIM = 12, 5
 
@@ -50,6 +56,36 @@ def test_lazy_adam_counts_each_rows_own_steps() -> None:
             backward(alone, torch.tensor([4]), target)
             dense.step()
     torch.testing.assert_close(ours.weight[4], alone.weight[4], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tables", ["lazy-adam", "rowwise-adagrad"])
+def test_rates_fall_with_the_steps_that_are_left(tables: Literal["lazy-adam", "rowwise-adagrad"]) -> None:
+    """Of a first step half as long where half is left, for tables and for dense parameters, and none without decay."""
+
+    def moved(decay: Literal["none", "linear"], left: float) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.ModuleList([table(), nn.Linear(DIM, 1)])
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        steps = Optimizer(lr=0.01, table_lr=0.02, tables=tables, decay=decay).build(model)
+        model[1](model[0](torch.tensor([1, 4]))).sum().backward()
+        steps.step(left)
+        return [after.detach() - start for after, start in zip(model.parameters(), before, strict=True)]
+
+    for whole, half, without in zip(moved("linear", 1), moved("linear", 0.5), moved("none", 0.5), strict=True):
+        assert whole.abs().max() > 0
+        torch.testing.assert_close(half, whole / 2)
+        torch.testing.assert_close(without, whole)
+
+
+def test_training_tells_each_step_how_much_is_left(
+    data: Prepared, split: Split, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(Steps, "step", lambda self, left: told.append(left))
+    training = Training(epochs=2, batch_size=64, patience=0, device="cpu")
+    fit(Plan(YouTubeDNN(dim=4, hidden=()), training=training), data, split, examples.schema, tmp_path)
+    assert len(told) > 4
+    assert told == pytest.approx([1 - step / len(told) for step in range(len(told))])
 
 
 def test_rowwise_adagrad_is_its_formula() -> None:

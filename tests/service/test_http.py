@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from zhiyin.channels.diversity import Diversity
 from zhiyin.errors import StoreError, UserError
 from zhiyin.release import Release, Releases
 from zhiyin.retriever import Request, Retriever
@@ -205,6 +206,8 @@ REFUSED: list[tuple[bytes, str, str, str]] = [
     (b'{"events": [{"item_id": ""}]}', "length >= 1", "events[0].item_id", ""),
     (b'{"time": -1}', "-1 is before 1970", "time", "Unix time in seconds"),
     (b'{"time": 1e308}', "1e+308 is in the future", "time", "Unix time in seconds"),
+    (b'{"diversity": {"weight": -1, "by": "title"}}', "`float` >= 0", "diversity.weight", ""),
+    (b'{"diversity": {"weight": 1, "by": "genre"}}', "no candidate's card has the field 'genre'", "diversity.by", ""),
     (b'{"requests": []}', "length >= 1", "requests", ""),
     (b'{"requests": [{}, {}, {}, {}]}', "4 requests", "requests", "at most 3"),
     (b'{"requests": [{"k": 1}, {"k": 51}]}', "51", "requests[1].k", "at most 50, by the catalogue and service.max_k"),
@@ -216,6 +219,19 @@ REFUSED: list[tuple[bytes, str, str, str]] = [
         "",
     ),
 ]
+
+
+def test_difference_counts_where_it_is_asked(client: httpx.Client, release: Release, store: Store) -> None:
+    store.put_cards({f"i{at}": {"room": at % 2} for at in range(50, 60)})
+    few = {"user_id": "u1", "k": 6, "exclude": [f"i{at}" for at in range(50)]}
+    diversity = Diversity(100.0, "room")
+    asked = Request(user="u1", k=6, time=NOW, exclude=tuple(few["exclude"]), diversity=diversity)  # type: ignore[arg-type]
+    wanted = Retriever(store).retrieve(release, [asked])[0].items
+    assert [int(item[1:]) % 2 for item in wanted[0::2]] != [int(item[1:]) % 2 for item in wanted[1::2]]
+    assert ids(ask(client, **few, diversity={"weight": 100, "by": "room"})) == wanted
+    plain = ids(ask(client, **few))
+    assert wanted != plain
+    assert ids(ask(client, **few, diversity={"weight": 0, "by": "room"})) == plain
 
 
 @pytest.mark.parametrize(("body", "message", "where", "expected"), REFUSED, ids=lambda one: str(one)[:40])

@@ -46,6 +46,8 @@ class FaissIndex:
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> Hits:
         queries = check_search(queries, k, allowed, len(self), self._index.d)
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        if passing == len(self):
+            allowed = None
         if allowed is not None and is_tight(passing, len(self), k):
             return self._exact.search(queries, k, allowed)
         kept = min(k, passing)

@@ -129,6 +129,8 @@ class ScaNNIndex:
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> Hits:
         queries = check_search(queries, k, allowed, *self._exact.vectors.shape)
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        if passing == len(self):
+            allowed = None
         if allowed is not None and is_tight(passing, len(self), k):
             return self._exact.search(queries, k, allowed)
         fetched, widen = min(k, len(self)), len(self) / passing

@@ -278,7 +278,7 @@ class TrainingRun:
         self.model.train()
         with self.clock.time("to the device"):
             batch = self.examples.batch(one)
-        return self.stepper.step(batch)
+        return self.stepper.step(batch, left=1 - self.step / self.steps)
 
     def _look(self, losses: Tensor, seen: int) -> float:
         self.crew.add([losses])

@@ -15,7 +15,8 @@ from zhiyin.errors import SpecError
 class Optimizer:
     """`lr` for dense parameters (AdamW with `weight_decay`), `table_lr` for embedding tables, by `tables`:
     "lazy-adam" (moments move only for rows that are touched) or "rowwise-adagrad" (one number of state a row).
-    `clip`: dense gradients are scaled down to this norm; 0 leaves them.
+    `clip`: dense gradients are scaled down to this norm; 0 leaves them. `decay`: "linear" lets both rates fall to 0
+    over all of training's steps, "none" leaves them.
     """
 
     lr: float = 0.001
@@ -23,6 +24,7 @@ class Optimizer:
     tables: Literal["lazy-adam", "rowwise-adagrad"] = "lazy-adam"
     weight_decay: float = 0.0
     clip: float = 0.0
+    decay: Literal["none", "linear"] = "none"
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.table_lr > 0 and math.isfinite(self.lr + self.table_lr)):
@@ -46,7 +48,7 @@ class Steps:
         named = dict(model.named_parameters())
         self._tables = {name: p for name, p in named.items() if id(p) in tables}
         self._dense = {name: p for name, p in named.items() if id(p) not in tables}
-        self._clip = spec.clip
+        self._clip, self._spec = spec.clip, spec
         self._adamw = (
             torch.optim.AdamW(self._dense.values(), lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
             if self._dense
@@ -59,13 +61,16 @@ class Steps:
         for parameter in (*self._tables.values(), *self._dense.values()):
             parameter.grad = None
 
-    def step(self) -> None:
-        """One step with the gradients that are there."""
+    def step(self, left: float = 1.0) -> None:
+        """One step with the gradients that are there. `left`: the share of training to come, for `decay`."""
+        scale = left if self._spec.decay == "linear" else 1.0
         if self._adamw is not None:
             if self._clip:
                 nn.utils.clip_grad_norm_(self._dense.values(), self._clip)
+            self._adamw.param_groups[0]["lr"] = self._spec.lr * scale
             self._adamw.step()
         for rule in self._rules.values():
+            rule.lr = self._spec.table_lr * scale
             rule.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -94,7 +99,7 @@ class RowWiseAdagrad:
     """Adagrad with one accumulator a row, as FBGEMM defines it: G_r += mean over d of g², w_r −= lr·g / (√G_r + ε)."""
 
     def __init__(self, table: Tensor, lr: float, eps: float = 1e-8) -> None:
-        self._table, self._lr, self._eps = table, lr, eps
+        self._table, self.lr, self._eps = table, lr, eps
         self._sums = torch.zeros(len(table), device=table.device)
 
     @torch.no_grad()
@@ -105,7 +110,7 @@ class RowWiseAdagrad:
         rows, gradients = found
         sums = self._sums[rows] + gradients.square().mean(1)
         self._sums[rows] = sums
-        self._table.index_add_(0, rows, gradients * (-self._lr / (sums.sqrt() + self._eps))[:, None])
+        self._table.index_add_(0, rows, gradients * (-self.lr / (sums.sqrt() + self._eps))[:, None])
 
     def state(self) -> dict[str, Tensor]:
         return {"sums": self._sums}
@@ -120,7 +125,7 @@ class LazyAdam:
     stays still."""
 
     def __init__(self, table: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self._table, self._lr, self._betas, self._eps = table, lr, betas, eps
+        self._table, self.lr, self._betas, self._eps = table, lr, betas, eps
         self._steps = torch.zeros(len(table), device=table.device)
         self._first, self._second = torch.zeros_like(table), torch.zeros_like(table)
 
@@ -138,7 +143,7 @@ class LazyAdam:
         second = self._second[rows].mul_(kept[:, None]).addcmul_(gradients, gradients, value=1 - two)
         self._steps[rows], self._first[rows], self._second[rows] = steps, first, second
         counted = steps.clamp(min=1)
-        scale = (-self._lr * touched / (1 - one**counted))[:, None]
+        scale = (-self.lr * touched / (1 - one**counted))[:, None]
         deviation = (second / (1 - two**counted)[:, None]).sqrt_().add_(self._eps)
         self._table.index_add_(0, rows, first.mul_(scale).div_(deviation))
 

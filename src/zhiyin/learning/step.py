@@ -53,9 +53,9 @@ class Stepper:
         self.model, self.loss, self.optimizer, self.examples = model, loss, optimizer, examples
         self.crew, self.clock = crew, clock
 
-    def step(self, batch: Batch) -> Tensor:
+    def step(self, batch: Batch, left: float = 1.0) -> Tensor:
         """The batch's mean loss, weighted by reward, not yet waited for. `batch.runs` are this process's share of the
-        examples; all else in `batch` is of all."""
+        examples; all else in `batch` is of all. `left`: the share of training that is left."""
         with self.clock.time("item tower"):
             mine = self.crew.share(len(batch.rows))
             items = self.model.item_vectors(self.examples.items(batch.rows[mine]))
@@ -73,7 +73,7 @@ class Stepper:
             torch.autograd.backward([users, items], [asked.grad, everything.grad[mine]])
         with self.clock.time("optimizer"):
             self._add_gradients()
-            self.optimizer.step()
+            self.optimizer.step(left)
         return loss
 
     def _compare(self, batch: Batch, users: Tensor, items: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhiyin.features.schema import Schema
 from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
@@ -44,9 +44,17 @@ class DSSM:
 
 
 class DSSMTowers(RetrievalModel):
-    """The two towers."""
+    """The two towers. A gate is what each tower's inputs, side by side, pass through on their way into its MLP: the
+    item's (or pooled history's) vector, then the features in their order."""
 
-    def __init__(self, spec: DSSM, schema: Schema, catalogue_size: int) -> None:
+    def __init__(
+        self,
+        spec: DSSM,
+        schema: Schema,
+        catalogue_size: int,
+        user_gate: nn.Module | None = None,
+        item_gate: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.items = Embeddings(catalogue_size, spec.dim)
@@ -54,6 +62,7 @@ class DSSMTowers(RetrievalModel):
         self.pooling = HistoryPooling(spec.pooling, schema.history_length)
         self.request = Inputs((*schema.user, *schema.context))
         self.attributes = Inputs(schema.item)
+        self.user_gate, self.item_gate = user_gate or nn.Identity(), item_gate or nn.Identity()
         self.user_mlp = MLP(spec.dim + self.request.width, spec.hidden, spec.dim, spec.dropout)
         self.item_mlp = MLP(spec.dim + self.attributes.width, spec.hidden, spec.dim, spec.dropout)
 
@@ -69,14 +78,14 @@ class DSSMTowers(RetrievalModel):
         inputs = [pooled]
         if self.request.width:
             inputs.append(self.request(columns))
-        users = normalized(self.user_mlp(torch.cat(inputs, dim=-1)))
+        users = normalized(self.user_mlp(self.user_gate(torch.cat(inputs, dim=-1))))
         return (users / self.spec.temperature)[:, None]
 
     def item_vectors(self, items: Items) -> Tensor:
         inputs = [self.items(items.rows)]
         if self.attributes.width:
             inputs.append(self.attributes(items.columns))
-        return normalized(self.item_mlp(torch.cat(inputs, dim=-1)))
+        return normalized(self.item_mlp(self.item_gate(torch.cat(inputs, dim=-1))))
 
 
 EXAMPLES = (

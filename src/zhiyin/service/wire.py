@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from zhiyin.channels.diversity import Diversity
 from zhiyin.errors import RequestError
 from zhiyin.retriever import Candidates, Request
 from zhiyin.stores.base import Event
@@ -33,12 +34,20 @@ class InlineEvent(Struct, forbid_unknown_fields=True, omit_defaults=True):
     values: dict[str, Any] = {}
 
 
+class Diverse(Struct, forbid_unknown_fields=True):
+    """Difference counts: every two candidates whose cards differ in the field `by` are worth `weight`, in units of the
+    score."""
+
+    weight: Annotated[float, Meta(ge=0)]
+    by: Annotated[str, Meta(min_length=1)]
+
+
 class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One user wants `k` candidates: `user_id` names a stored profile and history; `events` and `profile` add to them.
 
     `k`: 100 when left out, or as many as there can be. `hydrate` names the fields of the items' cards to answer with
-    ("*": all); `exclude_seen` keeps the history out; `filter`: what every candidate must be, such as
-    "price < 20 and not adult"."""
+    ("*": all); `exclude_seen` keeps the history out; `filter` says what every candidate must be ("price < 20 and not
+    adult"); `diversity` chooses among four times as many by difference too."""
 
     user_id: Annotated[str, Meta(max_length=1024)] = ""
     k: Annotated[int, Meta(ge=1)] | None = None
@@ -50,6 +59,7 @@ class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     filter: str = ""
     hydrate: list[str] = []
     time: Seconds | None = None
+    diversity: Diverse | None = None
 
 
 class RetrieveMany(Struct, forbid_unknown_fields=True):
@@ -95,8 +105,9 @@ class Candidate(Struct, omit_defaults=True):
 
 
 class Answer(Struct):
-    """Candidates by descending score. `channel`: "deep", or "popular" for a user of whom nothing is known. `history`:
-    how many events the tower saw. `unknown_items`: items of the request's own events that the release does not know.
+    """Candidates by descending score, or in the order that diversity chose them. `channel`: "deep", or "popular" for a
+    user of whom nothing is known. `history`: how many events the tower saw. `unknown_items`: items of the request's own
+    events that the release does not know.
     """
 
     release: str
@@ -186,6 +197,7 @@ def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
         filter=wire.filter,
         hydrate=tuple(wire.hydrate),
         time=time,
+        diversity=None if wire.diversity is None else Diversity(wire.diversity.weight, wire.diversity.by),
     )
 
 

@@ -1,0 +1,138 @@
+"""What models that keep several interests share: all but the way from a history to its interests.
+
+History and catalogue read one embedding table. An extractor makes h vectors of a history; [interest ⧺ profile ⧺
+context] goes through an MLP; the score of an item is the best of the interests'.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zhiyin.errors import SpecError
+from zhiyin.features.base import Feature
+from zhiyin.features.schema import Schema
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, taken
+from zhiyin.models.inputs import Embeddings, Inputs
+from zhiyin.models.layers import MLP, normalized
+from zhiyin.models.windows import Band
+from zhiyin.models.youtube_dnn import check_towers
+
+
+@dataclass(frozen=True, slots=True)
+class Interests:
+    """`vectors` [n, h, d]; `alive` bool [n, h]: which of them a user has, the first always (None: all)."""
+
+    vectors: Tensor
+    alive: Tensor | None = None
+
+
+class Extractor(Protocol):
+    """Makes interests of histories."""
+
+    def __call__(self, events: Tensor, band: Band) -> Interests:
+        """The interests of each of the band's n requests, from its runs' events [r, P, d]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What becomes of interests. `hidden`: the layers of the MLP over [interest ⧺ profile ⧺ context]. `residual`: it
+    adds to the interest instead of replacing it. `sharpness`: an example trains softmax(sharpness · scores) of the
+    interests, `inf` the best one alone. `temperature`: every score is cos / temperature. `dropout`: as in YouTubeDNN.
+    """
+
+    hidden: tuple[int, ...]
+    residual: bool
+    sharpness: float
+    temperature: float
+    dropout: float
+
+
+def check_interests(interests: int, dim: int, head: Head) -> None:
+    """Raises `SpecError` for what `check_towers` refuses, for no interest, and for a sharpness below 0."""
+    check_towers(dim, head.hidden, head.temperature, head.dropout)
+    if interests < 1:
+        raise SpecError(f"{interests}", where=".interests", expected="at least 1")
+    if not head.sharpness >= 0:
+        raise SpecError(f"{head.sharpness}", where=".sharpness", expected="0 or above; inf trains the best interest")
+
+
+class InterestTowers(RetrievalModel):
+    """The two towers around an extractor.
+
+    Departures from the papers, measured to help: unit vectors with a temperature, and the MLP's residual. Item features
+    are added to an item's embedding, event features to the embedding of the item in the history.
+    """
+
+    def __init__(self, schema: Schema, catalogue_size: int, dim: int, head: Head, extractor: nn.Module) -> None:
+        super().__init__()
+        self.head, self.length = head, schema.history_length
+        self.items = Embeddings(catalogue_size, dim)
+        self.extractor = extractor
+        self.request = Inputs((*schema.user, *schema.context))
+        self.mlp = MLP(dim + self.request.width, head.hidden, dim, head.dropout)
+        self.from_events = _Projected(schema.event, dim) if schema.event else None
+        self.from_attributes = _Projected(schema.item, dim) if schema.item else None
+        self.dropout = nn.Dropout(head.dropout)
+
+    def user_vectors(self, queries: Queries) -> Tensor:
+        events = self._events(queries.history, queries.columns)
+        return self._users(events, Band.of_queries(queries, self.length), queries.columns)
+
+    def run_vectors(self, runs: Runs) -> Tensor:
+        return self._users(self._events(runs.history, runs.past), Band.of_runs(runs), runs.columns)
+
+    def item_vectors(self, items: Items) -> Tensor:
+        vectors: Tensor = self.items(items.rows)
+        if self.from_attributes is not None:
+            vectors = vectors + self.from_attributes(items.columns)
+        return normalized(vectors)
+
+    def label_vectors(self, users: Tensor, positives: Tensor) -> Tensor:
+        """Label-aware attention (Li et al. 2019, equation 6). Their softmax(pow(scores, p)) takes a negative score's
+        sign away for an even p; here it is softmax(p · scores), which has the same limits: the mean for p = 0, the best
+        interest for p = ∞. An interest that repeats the first counts for nothing."""
+        if users.shape[1] == 1:
+            return users[:, 0]
+        scores = torch.bmm(users, positives[:, :, None])[..., 0]
+        if self.head.sharpness == torch.inf:
+            first = torch.arange(0, scores.numel(), scores.shape[1], device=users.device)
+            return taken(users.flatten(0, 1), first + scores.argmax(1))
+        repeated = (users[:, 1:] == users[:, :1]).all(-1)
+        scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(repeated, -torch.inf)], dim=1)
+        attention = (self.head.sharpness * scores).softmax(1)
+        return torch.bmm(attention[:, None], users)[:, 0]
+
+    def _events(self, history: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
+        events: Tensor = self.items(history)
+        return events if self.from_events is None else events + self.from_events(columns)
+
+    def _users(self, events: Tensor, band: Band, columns: Mapping[str, Tensor]) -> Tensor:
+        found: Interests = self.extractor(events, band)
+        interests = found.vectors
+        inputs = [self.dropout(interests)]
+        if self.request.width:
+            inputs.append(self.request(columns)[:, None].expand(-1, interests.shape[1], -1))
+        users: Tensor = self.mlp(torch.cat(inputs, dim=-1))
+        users = normalized(users + interests if self.head.residual else users) / self.head.temperature
+        if found.alive is None:
+            return users
+        # an interest that a user has not got repeats the first: no maximum over interests notices, at serving or here
+        return torch.where(found.alive[..., None], users, users[:, :1])
+
+
+class _Projected(nn.Module):
+    """Features as something to add to an embedding."""
+
+    def __init__(self, features: tuple[Feature, ...], dim: int) -> None:
+        super().__init__()
+        self.inputs = Inputs(features)
+        self.linear = nn.Linear(self.inputs.width, dim, bias=False)
+
+    def forward(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """[…, dim]."""
+        vectors: Tensor = self.linear(self.inputs(columns))
+        return vectors
