@@ -203,7 +203,8 @@ def _listed(column: Any, condition: Condition) -> Kept:
     rows = np.searchsorted(offsets, np.flatnonzero(hits), side="right") - 1
     size = len(values.dictionary)
     pairs = np.unique(rows * size + pc.fill_null(values.indices, 0).to_numpy()[hits])  # a value may be there twice
-    return every & (np.bincount(pairs // max(1, size), minlength=len(column)) == distinct)
+    every &= np.bincount(pairs // max(1, size), minlength=len(column)) == distinct
+    return every
 
 
 def _plain(truth: Any) -> Kept:
