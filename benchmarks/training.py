@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine, printed
-from zhiyin.models.mind import MIND
-from zhiyin.models.sasrec import SASRec
 
 from zhiyin.data import worlds
 from zhiyin.data.events import EventLog
@@ -38,6 +36,8 @@ from zhiyin.learning.fit import Plan, Training, TrainingRun
 from zhiyin.learning.losses import SampledSoftmax
 from zhiyin.learning.negatives import InBatch, Popularity
 from zhiyin.models.dssm import DSSM
+from zhiyin.models.mind import MIND
+from zhiyin.models.sasrec import SASRec
 from zhiyin.models.youtube_dnn import YouTubeDNN
 
 RESULTS = Path(__file__).parent / "results" / "training.json"

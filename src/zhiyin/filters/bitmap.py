@@ -198,7 +198,7 @@ def _listed(column: Any, condition: Condition) -> Kept:
         some: Kept = counts > 0
         return some
     distinct = len(set(condition.values))
-    every = _plain(column.is_valid()) & (counts >= distinct)
+    every: Kept = _plain(column.is_valid()) & (counts >= distinct)
     hits &= np.repeat(every, np.diff(offsets))
     rows = np.searchsorted(offsets, np.flatnonzero(hits), side="right") - 1
     size = len(values.dictionary)
