@@ -17,12 +17,12 @@ from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import LeaveLastOut
 from zhiyin.data.tables import Table
-from zhiyin.data.vocabulary import Vocabulary
+from zhiyin.data.vocabulary import UNKNOWN, Vocabulary
 from zhiyin.errors import RequestError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.filters.grammar import Expression, parse
-from zhiyin.indexes.base import IndexSpec
+from zhiyin.indexes.base import Allowed, Hits, Index, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
@@ -137,6 +137,38 @@ def test_every_index_gives_k_true_answers(indexed: Release, retriever: Retriever
     assert len(set(answer.items)) == len(answer.items) == min(30, count if count <= ITEMS - SEEN else ITEMS - SEEN)
     assert all(int(item[1:]) >= max(SEEN, ITEMS - count) for item in answer.items)
     assert answer.scores == sorted(answer.scores, reverse=True)
+
+
+class Short:
+    """An index that loses the last `lost` of what it was asked for, once, and counts how often it is asked."""
+
+    def __init__(self, index: Index, lost: int) -> None:
+        self._index, self._lost, self.allowed = index, lost, list[int]()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> Hits:
+        found = self._index.search(queries, k, allowed)
+        if not self.allowed:
+            there = int((found.rows[0] != UNKNOWN).sum())
+            found.rows[:, there - self._lost : there] = UNKNOWN
+        self.allowed.append(-1 if allowed is None else int(allowed.sum()))
+        return found
+
+    def save(self, path: Path) -> None:
+        raise AssertionError("it is not saved")
+
+
+@pytest.mark.parametrize(("lost", "asked"), [(0, [300]), (10, [300, 300])])
+def test_the_index_is_asked_for_what_passes_and_again_only_when_it_left_an_answer_short(
+    release: Release, retriever: Retriever, lost: int, asked: list[int]
+) -> None:
+    short = Short(release.index, lost)
+    request = Request(user="u", k=300, time=NOW, filter="n >= 300")
+    answer = retriever.retrieve(replace(release, index=short), [request])
+    assert answer == retriever.retrieve(release, [request])
+    assert (len(answer[0].items), short.allowed) == (300, asked)
 
 
 def test_many_filters_in_one_call_are_answered_as_one_by_one(indexed: Release, retriever: Retriever) -> None:

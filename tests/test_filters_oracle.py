@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,3 +144,20 @@ def test_a_filter_lets_pass_what_the_plain_evaluator_says(
     found = bitmap(attributes, text)
     assert found.dtype == np.bool_
     assert found.tolist() == [passes(expression, item) for item in items], text
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("views", WHOLE), ("release year", [0, 1, 2, 2**64 - 1]), ("price", SMALL), ("cheap", [single(x) for x in SMALL])],
+)
+def test_every_number_beside_every_literal(name: str, values: list[float]) -> None:
+    """Each value of each numeric type, each literal, each operator: none left to chance."""
+    held = [*values, None]
+    attributes = Attributes.of(Table(pa.table({name: pa.array(held, COLUMNS[name][0])})))
+    for said in NUMBERS:
+        for operator in (*ORDER, "in"):
+            value = [said, 3] if operator == "in" else said
+            text = f"`{name}` {operator} {json.dumps(value)}"
+            assert bitmap(attributes, text).tolist() == [
+                passes((operator, name, value), {name: one}) for one in held
+            ], text

@@ -138,7 +138,7 @@ def _met(attributes: Attributes, condition: Condition) -> Kept:
 
 
 def _scalar(column: Any, condition: Condition) -> Any:
-    """Arrow's truth values, null where the column is, of a comparison or of `in`."""
+    """Arrow's truth values of a comparison or of `in`: null or false where the column is null."""
     kind = column.type
     if condition.operator == "in":
         return _among(column, condition.values)
@@ -154,14 +154,11 @@ def _among(column: Any, values: tuple[Any, ...]) -> Any:
         bounds = _bounds(column.type)
         values = tuple(int(v) for v in values if v == math.floor(v) and bounds[0] <= v <= bounds[1])
     wanted = pa.array([_literal(value, column.type).as_py() for value in values], column.type)
-    return pc.if_else(column.is_valid(), pc.is_in(column, value_set=wanted), None)
+    return pc.is_in(column, value_set=wanted)
 
 
 def _literal(value: Value, kind: Any) -> Any:
     """The value as the column holds such: a fraction is rounded to the column's own precision."""
-    if pa.types.is_float32(kind):
-        with np.errstate(over="ignore"):
-            value = float(np.float32(value))
     return pa.scalar(float(value) + 0.0 if pa.types.is_floating(kind) else value, kind)  # and -0.0 is 0.0
 
 
