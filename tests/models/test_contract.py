@@ -148,6 +148,15 @@ def test_training_gives_the_same_bits_with_several_threads(model: RetrievalModel
             assert torch.equal(slope, again[name]), name
 
 
+@pytest.mark.parametrize("example", MODELS, ids=repr)
+def test_its_size_is_known_before_anything_is_allocated(example: ModelSpec) -> None:
+    """Training works out on the meta device what a run needs, and refuses what cannot fit."""
+    with torch.device("meta"):
+        sketch = example.build(SCHEMA, CATALOGUE)
+    real = {name: parameter.shape for name, parameter in built(example).named_parameters()}
+    assert {name: parameter.shape for name, parameter in sketch.named_parameters()} == real
+
+
 @torch.no_grad()
 def test_an_empty_history_gives_a_finite_vector_that_the_profile_changes(model: RetrievalModel) -> None:
     empty = torch.full((2, LENGTH), UNKNOWN)

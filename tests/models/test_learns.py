@@ -20,8 +20,9 @@ from zhiyin.models.base import ModelSpec
 
 MODELS = spec.examples("zhiyin.models")
 USERS, ITEMS, EVENTS, NOISE, HISTORY = 400, 16, 8, 0.3, 3
-OF_SETS = ("pooling='mean'", "MIND(", "SINE(")
-"""Models that read a history as a set: they cannot tell its last event, only what it is made of."""
+OF_SETS = ("pooling='mean'", "MIND(", "SINE(", "ComiRecSA(")
+"""Models that read a history as a set, or answer with several of its events at once: they find the last event's
+follower, but among those of the others."""
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,9 @@ class FeatureGate(nn.Module):
         self.squeezed = nn.Linear(count, max(1, count // reduction), bias=False)
         self.excited = nn.Linear(self.squeezed.out_features, count, bias=False)
         self.register_buffer(
-            "owners", torch.eye(count).repeat_interleave(torch.tensor(widths), dim=0), persistent=False
+            "owners",
+            torch.eye(count).repeat_interleave(torch.tensor(widths), dim=0, output_size=sum(widths)),
+            persistent=False,
         )
 
     def forward(self, vectors: Tensor) -> Tensor:
