@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from zhiyin import spec
+from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
 from zhiyin.errors import ReleaseError
+from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.base import IndexSpec, Vectors
@@ -31,7 +33,7 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.models.base import Items, Queries, RetrievalModel
-from zhiyin.release import FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
+from zhiyin.release import ATTRIBUTES, FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -85,6 +87,7 @@ def publish(
         users, chosen = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
         if chosen.measured:
             facts = {**facts, "tuning": chosen.measured}
+        facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
         _write_manifest(hidden, id, schema, chosen.spec, facts)
         release = Release.open(hidden)
         proof = prove(release, hidden, users, promise)
@@ -179,6 +182,14 @@ def _build(
     _save_arrays(hidden / "golden" / "item_inputs", _first(item_inputs, GOLDEN))
     np.save(hidden / "golden" / "user_vectors.npy", users[:GOLDEN])
     return users, chosen
+
+
+def _save_attributes(hidden: Path, schema: Schema, data: Prepared) -> dict[str, str]:
+    """Write what filters read; the name and the kind of each attribute. Text that a bag feature parts is a list."""
+    bags = {one.column or one.name: one.separator for one in schema.item if isinstance(one, Bag)}
+    attributes = Attributes.of(data.item_table, bags)
+    attributes.save(hidden / ATTRIBUTES)
+    return dict(attributes.kinds)
 
 
 def _item_vectors(model: RetrievalModel, items: Items, block: int = 8192) -> Vectors:

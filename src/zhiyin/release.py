@@ -9,6 +9,7 @@
         index.bin                the index, in its backend's own format
         user_tower.onnx  item_tower.onnx
         popular.npy              rows, most popular first: the fallback
+        attributes.arrow         the columns of the item table that filters read
         golden/                  queries and the user vectors that the trained model gave them
 
 Nothing here knows torch. No file is a pickle.
@@ -28,6 +29,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from zhiyin import spec
+from zhiyin.data.attributes import Attributes
 from zhiyin.data.vocabulary import Rows, Vocabulary
 from zhiyin.errors import ReleaseError
 from zhiyin.features.schema import Schema
@@ -36,6 +38,7 @@ from zhiyin.indexes.base import Index, Vectors
 FORMAT = 1
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
+ATTRIBUTES = "attributes.arrow"
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named inputs of a tower."""
@@ -64,7 +67,8 @@ class Tower:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One open release. `vectors` [m, d] and the vocabulary are memory-mapped; `popular` rows, most popular first."""
+    """One open release. `vectors` [m, d], the vocabulary and the attributes are memory-mapped; `popular` rows, most
+    popular first; `attributes` is None in a release that was published before there were filters."""
 
     id: str
     items: Vocabulary
@@ -75,6 +79,7 @@ class Release:
     vectors: Vectors
     popular: Rows
     manifest: Mapping[str, Any]
+    attributes: Attributes | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -97,6 +102,7 @@ class Release:
             vectors,
             np.load(folder / "popular.npy"),
             manifest,
+            Attributes.open(folder / ATTRIBUTES) if ATTRIBUTES in manifest["files"] else None,
         )
 
 

@@ -1,7 +1,8 @@
 """The online path, in one file: a function of (release, store, requests).
 
-One batched store read → rows → the same encode as in training → user tower → one batched index call → what is seen or
-excluded drops out → cards by one more store read → where it is asked, the diverse among them.
+Filters → one batched store read → rows → the same encode as in training → user tower → one batched index call (one for
+each filter) → what is seen or excluded drops out → cards by one more store read → where it is asked, the diverse among
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from zhiyin.channels.popular import Popular
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError
 from zhiyin.features.schema import AGE, TIME
+from zhiyin.filters import bitmap
+from zhiyin.indexes.base import Allowed
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
 
@@ -30,6 +33,7 @@ class Request:
     replace stored ones of the same name.
     `context`: what else the request says (device, page, …). `time`: when it came, milliseconds since 1970.
     `exclude`: item ids that must not come back; `exclude_seen` adds every item of the history to them.
+    `filter`: an expression over item attributes that every candidate must meet (`zhiyin.filters.grammar`); "" for none.
     `hydrate`: which fields of the items' cards to answer with; "*" is all of them. `diversity`: candidates are the best
     by score and difference, chosen among four times as many.
     """
@@ -41,6 +45,7 @@ class Request:
     k: int = 100
     exclude: tuple[str, ...] = ()
     exclude_seen: bool = True
+    filter: str = ""
     hydrate: tuple[str, ...] = ()
     time: int = 0
     diversity: Diversity | None = None
@@ -77,11 +82,17 @@ class Retriever:
 
         A user of whom nothing is known (no event that the release knows, no profile value that a feature reads) gets
         the popular items. Raises `RequestError` naming the field for a k that is not 1 … the catalogue's size, and for
-        a diversity by what no candidate's card has.
+        a filter that cannot be read or that this release cannot apply, and for a diversity by what no candidate's card
+        has.
         """
         for i, request in enumerate(requests):
             _check(release, request, f"requests[{i}].k" if len(requests) > 1 else "k")
+        allowed = [
+            _allowed(release, request, f"requests[{i}].filter" if len(requests) > 1 else "filter")
+            for i, request in enumerate(requests)
+        ]
         seekers = self._seekers(release, requests)
+        seekers = [replace(seeker, allowed=rows) for seeker, rows in zip(seekers, allowed, strict=True)]
         known = [_is_known(release, seeker) for seeker in seekers]
         deep = iter(Deep().find(release, [s for s, there in zip(seekers, known, strict=True) if there]))
         popular = iter(Popular().find(release, [s for s, there in zip(seekers, known, strict=True) if not there]))
@@ -114,6 +125,15 @@ def _check(release: Release, request: Request, where: str) -> None:
     size = len(release.items)
     if not 1 <= request.k <= size:
         raise RequestError(f"{request.k}", where=where, expected=f"1 to {size}, the catalogue of release {release.id}")
+
+
+def _allowed(release: Release, request: Request, where: str) -> Allowed | None:
+    if not request.filter:
+        return None
+    try:
+        return bitmap.allowed(release, request.filter)
+    except RequestError as error:
+        raise error.at(where) from None
 
 
 def _seeker(release: Release, request: Request, state: UserState) -> Seeker:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from zhiyin.data.vocabulary import UNKNOWN, Rows
-from zhiyin.indexes.base import Vectors
+from zhiyin.indexes.base import Allowed, Vectors
 from zhiyin.release import Release
 from zhiyin.stores.base import Event
 
@@ -17,7 +17,8 @@ class Seeker:
     """One user who wants `k` candidates, as one release sees them.
 
     `rows` [h] and `events`: the history this release knows, oldest first. `hidden`: rows that must not come back,
-    sorted. `context` holds the request's own facts, its time among them.
+    sorted. `context` holds the request's own facts, its time among them. `allowed` [m]: the only rows that may come
+    back; None for any.
     """
 
     rows: Rows
@@ -26,6 +27,7 @@ class Seeker:
     context: Mapping[str, Any]
     hidden: Rows
     k: int
+    allowed: Allowed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,22 @@ class Channel(Protocol):
     def name(self) -> str: ...
 
     def find(self, release: Release, seekers: Sequence[Seeker]) -> list[Found]:
-        """Up to k candidates for each seeker, none of them hidden; fewer only when the release has no more."""
+        """Up to k candidates for each seeker, all allowed and none hidden; fewer only when the release has no more."""
         ...
 
 
-def visible(rows: Rows, hidden: Rows) -> np.ndarray:
-    """bool [f]: which of these rows are hits, and not hidden."""
+def visible(rows: Rows, seeker: Seeker) -> np.ndarray:
+    """bool [f]: which of these rows are hits, allowed, and not hidden."""
     there: np.ndarray = rows != UNKNOWN
-    if len(hidden):
-        there &= ~np.isin(rows, hidden)
+    if seeker.allowed is not None:
+        there &= seeker.allowed[rows]
+    if len(seeker.hidden):
+        there &= ~np.isin(rows, seeker.hidden)
     return there
+
+
+def left(release: Release, seeker: Seeker) -> Allowed:
+    """bool [m]: every row of the release that may come back, in an array of its own."""
+    rows = np.ones(len(release.items), bool) if seeker.allowed is None else seeker.allowed.copy()
+    rows[seeker.hidden] = False
+    return rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zhiyin.channels.base import Found, Seeker, visible
+from zhiyin.channels.base import Found, Seeker, left, visible
 from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode_records
@@ -23,16 +23,16 @@ class Deep:
         if not seekers:
             return []
         users = release.user_tower(encode(release.schema, seekers))
-        found: list[Found | None] = [None] * len(seekers)
-        for fetch, group in _groups(seekers, len(release.items)).items():
+        found = [Found(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int32))] * len(seekers)
+        for (fetch, _), group in _groups(seekers, len(release.items)).items():
             flat = np.ascontiguousarray(users[group].reshape(-1, users.shape[-1]))
-            hits = release.index.search(flat, fetch)
+            hits = release.index.search(flat, fetch, seekers[group[0]].allowed)
             shape = (len(group), users.shape[1], fetch)
             rows, scores = hits.rows.reshape(shape), hits.scores.reshape(shape)
             for at, place in enumerate(group):
                 found[place] = _merge(rows[at], scores[at], seekers[place])
         return [
-            one if one is not None and len(one.rows) >= wanted(release, seeker) else _exact(release, users[i], seeker)
+            one if len(one.rows) >= wanted(release, seeker) else _exact(release, users[i], seeker)
             for i, (one, seeker) in enumerate(zip(found, seekers, strict=True))
         ]
 
@@ -53,7 +53,10 @@ def encode(schema: Schema, seekers: Sequence[Seeker]) -> Arrays:
 
 def wanted(release: Release, seeker: Seeker) -> int:
     """How many candidates this seeker can have: k, or what the release has left."""
-    return min(seeker.k, len(release.items) - len(seeker.hidden))
+    if seeker.allowed is None:
+        return min(seeker.k, len(release.items) - len(seeker.hidden))
+    passing, hidden = np.count_nonzero(seeker.allowed), np.count_nonzero(seeker.allowed[seeker.hidden])
+    return min(seeker.k, int(passing - hidden))
 
 
 def _encode_past(schema: Schema, seekers: Sequence[Seeker]) -> dict[str, Encoded]:
@@ -76,15 +79,18 @@ def _wide(array: Encoded) -> Encoded | np.ndarray:
     return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
 
 
-def _groups(seekers: Sequence[Seeker], size: int) -> dict[int, list[int]]:
-    """Seekers by how many hits to fetch: k and what may be hidden among them, rounded up to a power of two.
+def _groups(seekers: Sequence[Seeker], size: int) -> dict[tuple[int, int], list[int]]:
+    """Seekers by how many hits to fetch: k and what may be hidden among them, rounded up to a power of two; and by
+    which rows are allowed. Those to whom none is are in no group.
 
     It depends on the seeker alone, so that one user is answered exactly as in a crowd.
     """
-    groups: dict[int, list[int]] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for i, seeker in enumerate(seekers):
-        fetch = 1 << (seeker.k + len(seeker.hidden) - 1).bit_length()
-        groups.setdefault(min(fetch, size), []).append(i)
+        hidden = seeker.hidden if seeker.allowed is None else seeker.hidden[seeker.allowed[seeker.hidden]]
+        fetch = 1 << (seeker.k + len(hidden) - 1).bit_length()
+        if seeker.allowed is None or seeker.allowed.any():
+            groups.setdefault((min(fetch, size), id(seeker.allowed)), []).append(i)
     return groups
 
 
@@ -92,7 +98,7 @@ def _merge(rows: Rows, scores: Vectors, seeker: Seeker) -> Found:
     """[h, fetch] hits of one user → the best k by their best interest."""
     interests = np.repeat(np.arange(len(rows), dtype=np.int32), rows.shape[1])
     flat, flat_scores = rows.ravel(), scores.ravel()
-    there = visible(flat, seeker.hidden)
+    there = visible(flat, seeker)
     flat, flat_scores, interests = flat[there], flat_scores[there], interests[there]
     if len(rows) > 1:
         order = np.argsort(-flat_scores, kind="stable")
@@ -104,8 +110,7 @@ def _merge(rows: Rows, scores: Vectors, seeker: Seeker) -> Found:
 
 def _exact(release: Release, users: Vectors, seeker: Seeker) -> Found:
     """When the index alone leaves a seeker short: search again among what is allowed."""
-    allowed = np.ones(len(release.items), bool)
-    allowed[seeker.hidden] = False
+    allowed = left(release, seeker)
     hits = release.index.search(np.ascontiguousarray(users), max(1, min(seeker.k, int(allowed.sum()))), allowed)
     return _merge(hits.rows, hits.scores, seeker)
 

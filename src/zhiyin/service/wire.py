@@ -46,7 +46,8 @@ class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One user wants `k` candidates: `user_id` names a stored profile and history; `events` and `profile` add to them.
 
     `k`: 100 when left out, or as many as there can be. `hydrate` names the fields of the items' cards to answer with
-    ("*": all); `exclude_seen` keeps the history out; `diversity` chooses among four times as many by difference too."""
+    ("*": all); `exclude_seen` keeps the history out; `filter` says what every candidate must be ("price < 20 and not
+    adult"); `diversity` chooses among four times as many by difference too."""
 
     user_id: Annotated[str, Meta(max_length=1024)] = ""
     k: Annotated[int, Meta(ge=1)] | None = None
@@ -55,6 +56,7 @@ class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     context: dict[str, Any] = {}
     exclude: list[str] = []
     exclude_seen: bool = True
+    filter: str = ""
     hydrate: list[str] = []
     time: Seconds | None = None
     diversity: Diverse | None = None
@@ -192,6 +194,7 @@ def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
         k=min(DEFAULT_K, most) if wire.k is None else wire.k,
         exclude=tuple(wire.exclude),
         exclude_seen=wire.exclude_seen,
+        filter=wire.filter,
         hydrate=tuple(wire.hydrate),
         time=time,
         diversity=None if wire.diversity is None else Diversity(wire.diversity.weight, wire.diversity.by),
