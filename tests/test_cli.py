@@ -29,6 +29,7 @@ VERBS = [
     "prepare",
     "fit",
     "evaluate",
+    "compare",
     "publish",
     "load",
     "releases",
@@ -251,18 +252,29 @@ def test_releases_are_listed_rolled_back_and_pruned(recipe: Path) -> None:
 @pytest.fixture
 def server(recipe: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """`zhiyin serve` in a process of its own: its URL, and the process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zhiyin.cli", "serve", str(recipe), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    found = re.search(r"http://\S+", process.stdout.readline())
-    assert found
-    yield found[0], process
+    process, said = serving(recipe)
+    assert re.search(r"release \S+ is live", said)
+    yield address(said), process
     process.kill()
     process.communicate()
+
+
+def serving(recipe: Path) -> tuple["subprocess.Popen[str]", str]:
+    """`zhiyin serve`, and what it says until it says where it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zhiyin.cli", "serve", str(recipe), "--port", "0"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = ""
+    while "http://" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return process, said
+
+
+def address(said: str) -> str:
+    return re.findall(r"http://\S+", said)[0]
 
 
 def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path) -> None:
@@ -281,25 +293,16 @@ def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 0, said
-    assert re.search(r"release \S+ is live", said)
     refused(zhiyin("ask", "u3", "--url", url), 1, "no answer", "Is `zhiyin serve` running there?")
     refused(zhiyin("ask", "u3", "--url", "localhost:1"), 2, "'localhost:1/v1/retrieve' is no address")
 
 
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:
     shutil.rmtree(recipe.parent / "recipe" / "releases")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zhiyin.cli", "serve", str(recipe), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    found = re.search(r"http://\S+", process.stdout.readline())
-    assert found
-    refused(zhiyin("ask", "--url", found[0]), 1, "no release is live", "zhiyin publish")
+    process, said = serving(recipe)
+    refused(zhiyin("ask", "--url", address(said)), 1, "no release is live", "zhiyin publish")
     process.terminate()
-    said = process.communicate(timeout=20)[1]
+    said += process.communicate(timeout=20)[1]
     assert process.returncode == 0, said
     assert "no release is live" in said
 
@@ -316,7 +319,7 @@ def test_what_is_wrong_with_what_was_given_ends_with_2(recipe: Path, tmp_path: P
     assert (recipe.parent / "recipe" / "run" / "best.safetensors").exists()
     recipe.write_text(text)
     refused(zhiyin("evaluate", recipe, "--part", "train"), 2, "'test' or 'validation'")
-    refused(zhiyin("fit", tmp_path), 1, "Is a directory")
+    refused(zhiyin("fit", tmp_path), 2, "the recipe cannot be read: Is a directory")
 
 
 def test_what_is_missing_on_the_way_ends_with_a_sentence(recipe: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_demo_goes_from_the_log_to_an_answer_that_changes(tmp_path: Path, fi
         "item-kNN",
         "is live",
         "user 196, known from the log",
-        "a brand-new user who watched Film 50 (1995), Film 172 (1995), Film 181 (1995)",
+        "a brand-new user who watched Film 50 (1995) · Film 172 (1995) · Film 181 (1995)",
         "the same user, one event later: Film 313 (1995)",
         "the answer changed with the event",
     ):

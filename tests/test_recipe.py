@@ -238,8 +238,8 @@ def mistakes() -> list[tuple[str, str]]:
         ),
         (
             f"{model}[negatives]\nuse = 'losses:BPR'\n",
-            "recipe.toml negatives: use = 'losses:BPR' is no NegativesSpec: it has no build; expected one of "
-            "negatives:InBatch, ",
+            "recipe.toml negatives: use = 'losses:BPR' is no NegativesSpec: it has no remembers and no mines and no "
+            "size and no build; expected one of ",
         ),
         (
             f"{model}[loss]\nuse = 'losses:FullSoftmax'\n",

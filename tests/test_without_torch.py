@@ -50,15 +50,16 @@ def server(python: Path, tmp_path: Path) -> Iterator[str]:
     recipe.write_text('home = "home"\n[data]\nevents = "log.csv"\n[store]\nuse = "lmdb:LMDB"\nmap_gb = 0.1\n')
     process = subprocess.Popen(
         [str(python.parent / "zhiyin"), "serve", str(recipe), "--port", "0"],
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=BARE,
     )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
-    assert found, line + process.communicate()[1]
+    assert process.stderr is not None
+    heard = ""
+    while not (found := re.search(r"http://\S+", heard)):
+        line = process.stderr.readline()
+        assert line, heard
+        heard += line
     yield found[0]
     process.terminate()
     said = process.communicate(timeout=20)[1]
