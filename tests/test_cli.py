@@ -274,7 +274,9 @@ def serving(recipe: Path) -> tuple["subprocess.Popen[str]", str]:
 
 
 def address(said: str) -> str:
-    return re.findall(r"http://\S+", said)[0]
+    found = re.search(r"http://\S+", said)
+    assert found
+    return found[0]
 
 
 def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path) -> None:
