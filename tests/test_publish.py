@@ -114,7 +114,7 @@ def test_a_newer_format_is_refused_with_the_way_out(root: Path) -> None:
     manifest["format"] = 99
     manifest["digest"] = manifest_digest(manifest)
     path.write_text(json.dumps(manifest))
-    with pytest.raises(ReleaseError, match=r"release format 99; expected format 1 or older\. Upgrade zhiyin"):
+    with pytest.raises(ReleaseError, match=r"release format 99; expected format 2 or older\. Upgrade zhiyin"):
         Release.open(path.parent)
 
 

@@ -35,7 +35,9 @@ from zhiyin.errors import ReleaseError
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.base import Index, Vectors
 
-FORMAT = 1
+FORMAT = 2
+"""1: the first. 2: ids by MurmurHash64A (`items/murmur.npy`), and the items' attributes for filters."""
+
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
 ATTRIBUTES = "attributes.arrow"

@@ -1,4 +1,4 @@
-"""Made the golden release beside it, once, with format 1: `python tests/golden/make_release.py`.
+"""Made the golden release of each format beside it, once, when it was new: `python tests/golden/make_release.py`.
 
 Never run it again for the same format: what was written then must be read for ever. A new format gets its own folder.
 """
@@ -21,6 +21,7 @@ from zhiyin.indexes.hnsw import HNSW
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
+from zhiyin.release import FORMAT
 from zhiyin.retriever import Retriever
 from zhiyin.service import wire
 from zhiyin.stores.memory import Memory
@@ -62,7 +63,7 @@ def main() -> None:
         sample=examples.queries(split.test.starts),
         popular=np.arange(len(data.items), dtype=np.int32),
         index=HNSW(m=4, ef_construction=16, ef_search=32),
-        root=HERE / "format-1",
+        root=HERE / f"format-{FORMAT}",
         id=ID,
         facts={"created": "2026-01-01T00:00:00+00:00", "metrics": {"validation recall@50": 0.5}},
         promise=Promise(k=10),
@@ -73,7 +74,7 @@ def main() -> None:
         {"request": body, "channel": one.channel, "items": one.items, "scores": one.scores}
         for body, one in zip(REQUESTS, found, strict=True)
     ]
-    (HERE / "format-1" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    (HERE / f"format-{FORMAT}" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What format 1 wrote is read for ever, and answers what it answered then."""
+"""What each format wrote is read for ever, and answers what it answered then."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zhiyin.release import Release, Releases
+from zhiyin.release import FORMAT, Release, Releases
 from zhiyin.retriever import Retriever
 from zhiyin.service import wire
 from zhiyin.stores.memory import Memory
@@ -30,8 +30,8 @@ def inputs(folder: Path) -> dict[str, np.ndarray]:
     return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 
 
-def test_format_1_is_there() -> None:
-    assert [path.name for path in FORMATS] == ["format-1"]
+def test_every_format_is_there() -> None:
+    assert [path.name for path in FORMATS] == [f"format-{number}" for number in range(1, FORMAT + 1)]
 
 
 def test_the_towers_give_the_vectors_that_the_trained_model_gave(folder: Path, release: Release) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from zhiyin.errors import ReleaseError
-from zhiyin.release import MANIFEST, Release, Releases, manifest_digest
+from zhiyin.release import FORMAT, MANIFEST, Release, Releases, manifest_digest
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
@@ -187,12 +187,12 @@ def test_a_current_that_vanishes_takes_nothing_away(releases: Releases) -> None:
 def test_a_release_of_a_newer_format_is_said_and_not_opened(releases: Releases) -> None:
     live = Live(releases)
     path = releases.root / NEW / MANIFEST
-    manifest = json.loads(path.read_text()) | {"format": 2}
+    manifest = json.loads(path.read_text()) | {"format": FORMAT + 1}
     path.write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
     releases.swap(NEW)
     live.look()
     assert live.release.id == OLD
-    assert "release format 2; expected format 1 or older" in live.trouble
+    assert f"release format {FORMAT + 1}; expected format {FORMAT} or older" in live.trouble
 
 
 class Slow:
