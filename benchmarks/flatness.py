@@ -42,7 +42,7 @@ def main() -> None:
 
 def asked(size: int, steps: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", str(size), "--steps", str(steps)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -18,6 +18,7 @@ import json
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # both as the command line does
 
 import statistics
 import subprocess

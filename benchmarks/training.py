@@ -12,6 +12,7 @@ import itertools
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # both as the command line does
 
 import json
 import statistics

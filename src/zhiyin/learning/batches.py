@@ -108,7 +108,8 @@ def draft(
     negatives = places[len(events) : len(events) + len(drawn.rows)]
     hits = pairs(positives.rows, drawn.rows)
     if drawn.owners is not None:
-        hits = _distinct(np.concatenate([hits, pairs(positives.users, drawn.owners)], axis=1), len(drawn.rows))
+        of_others = hits[:, positives.users[hits[0]] != drawn.owners[hits[1]]]
+        hits = _both(of_others, pairs(positives.users, drawn.owners), len(drawn.rows))
     return Draft(events, parts[crew.rank], drawn, rows, places[: len(events)], negatives, _own(drawn.own, places), hits)
 
 
@@ -215,7 +216,8 @@ def _ranges(starts: Numbers, lengths: Numbers) -> Numbers:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
-def _distinct(hits: Numbers, width: int) -> Numbers:
-    """The pairs, each once, by example."""
-    flat = np.unique(hits[0] * width + hits[1])
-    return np.stack(np.divmod(flat, width))
+def _both(one: Numbers, other: Numbers, width: int) -> Numbers:
+    """The pairs of two lists without one in common, by example: both ascend, so this is a merge."""
+    keys = np.concatenate([one[0] * width + one[1], other[0] * width + other[1]])
+    keys.sort(kind="stable")
+    return np.stack(np.divmod(keys, width))
