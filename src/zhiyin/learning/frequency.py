@@ -10,8 +10,9 @@ from zhiyin.learning.base import Floats
 
 def example_frequencies(rows: Rows, catalogue_size: int, weights: Floats) -> Floats:
     """[m] each item's share of the training examples; `weights` [n] is how likely each example is to be drawn."""
-    counts = np.bincount(rows, weights, minlength=catalogue_size)
-    return np.asarray(counts / counts.sum(), np.float32)
+    counts = np.bincount(rows, weights, minlength=catalogue_size).astype(np.float64, copy=False)
+    counts /= counts.sum()
+    return np.asarray(counts, np.float32)
 
 
 class StreamingFrequency:

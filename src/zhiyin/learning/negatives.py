@@ -82,11 +82,14 @@ class Popularity:
         return self.count
 
     def build(self, catalogue: Catalogue) -> NegativeSampler:
-        seen = catalogue.frequencies > 0
-        weights = np.where(seen, catalogue.frequencies.astype(np.float64) ** self.power, 0)
-        probabilities = (1 - self.floor) * weights / weights.sum() + self.floor / catalogue.size
-        upto = probabilities.cumsum()
-        logq = np.log(probabilities * self.count).astype(np.float32)
+        chances = catalogue.frequencies.astype(np.float64)  # in place from here: a catalogue may be large
+        np.power(chances, self.power, out=chances, where=chances > 0)
+        chances *= (1 - self.floor) / chances.sum()
+        chances += self.floor / catalogue.size
+        logq = chances.astype(np.float32)
+        logq *= self.count
+        np.log(logq, out=logq)
+        upto = np.cumsum(chances, out=chances)
 
         def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
             rows = np.searchsorted(upto, random.random(self.count) * upto[-1], side="right")
