@@ -75,7 +75,7 @@ def main() -> None:
     read.add_argument("--repeats", type=int, default=3)
     read.add_argument("--part", choices=["peer", "reference", "all"], default="all")
     given = read.parse_args()
-    told: dict[str, Any] = {"machine": machine()}
+    told: dict[str, Any] = {"machine": machine(), "epochs of torch-rechub": given.epochs}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         source = datasets.load("movielens-1m", data=given.data, cache=datasets.default_cache(), out=folder / "tidy")
