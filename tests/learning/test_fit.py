@@ -24,7 +24,7 @@ from zhiyin.errors import DataError, SpecError, TrainingError
 from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge
-from zhiyin.learning.fit import Fitted, Plan, Progress, Training, fit
+from zhiyin.learning.fit import Fitted, Plan, Progress, Training, choose_device, fit
 from zhiyin.learning.hard import Impressions, Mined
 from zhiyin.learning.losses import FullSoftmax, SampledSoftmax
 from zhiyin.learning.negatives import CrossBatch, InBatch, Uniform, WholeCatalogue
@@ -239,6 +239,15 @@ def test_samplers_that_remember_resume_too(ring: tuple[Prepared, Split], tmp_pat
     train(ring, tmp_path / "cut", made)
     whole, cut = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:1")
+    assert choose_device("cuda:0") == torch.device("cuda:0")
+    assert choose_device("cpu") == torch.device("cpu")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(ring: tuple[Prepared, Split], tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ class Processes:
 ALONE = Processes()
 
 
+def own_device(device: torch.device) -> torch.device:
+    """Where "cuda" names no card, this process's own of those on its machine: torchrun says which."""
+    if str(device) == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
     """The processes that `torchrun` started; this one alone without it.

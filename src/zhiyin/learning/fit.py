@@ -27,7 +27,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.learning import checkpoint
 from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec, Numbers, Stateful
 from zhiyin.learning.batches import Draft, Shape, ahead, draft, epoch_order
-from zhiyin.learning.distributed import Processes, processes
+from zhiyin.learning.distributed import Processes, own_device, processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.frequency import example_frequencies
 from zhiyin.learning.losses import SampledSoftmax
@@ -370,11 +370,11 @@ def choose_device(name: str) -> torch.device:
     """The device that "auto" stands for: cuda, then mps, then cpu. Raises `SpecError` for one that is not here."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, there in here.items() if there))
+        return own_device(torch.device(next(device for device, there in here.items() if there)))
     if not here.get(name.split(":")[0], False):
         there = ", ".join(["auto", *(device for device, found in here.items() if found)])
         raise SpecError(f"the device '{name}' is not on this machine", where="training.device", expected=there)
-    return torch.device(name)
+    return own_device(torch.device(name))
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
