@@ -283,7 +283,7 @@ def _candidates(
         items=[draft.items[at] for at in places],
         scores=[scores[at] for at in places],
         interests=draft.found.interests[places].tolist(),
-        history=min(len(seeker.rows), release.schema.history_length),
+        history=min(int((seeker.rows < len(release.vectors)).sum()), release.schema.history_length),
         unknown_items=unknown,
         cards=[_fields(cards[at], request.hydrate) for at in places] if request.hydrate and cards is not None else None,
         sources=None if draft.sources is None else [draft.sources[at] for at in places],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Found:
     interests: Rows
 
 
+@runtime_checkable
 class Channel(Protocol):
     """A way to find candidates: a frozen dataclass, its fields are its settings."""
 

@@ -1,7 +1,7 @@
 """The deep channel: the user tower runs now, and the index is searched with what it says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,12 +24,23 @@ class Deep:
     def knows(self, release: Release, seeker: Seeker) -> bool:
         """By an event that the release knows, or a profile value that a feature reads."""
         told = {feature.column or feature.name for feature in release.schema.user}
-        return bool(len(seeker.rows)) or any(seeker.profile.get(name) is not None for name in told)
+        seen = seeker.rows < len(release.vectors)
+        return bool(seen.any()) or any(seeker.profile.get(name) is not None for name in told)
 
     def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
         if not seekers:
             return []
-        return search(release, list(release.user_tower(encode(release.schema, seekers))), seekers)
+        trained = [_trained(release, seeker) for seeker in seekers]
+        return search(release, list(release.user_tower(encode(release.schema, trained))), seekers)
+
+
+def _trained(release: Release, seeker: Seeker) -> Seeker:
+    """The seeker without the events of items that came after the towers were trained."""
+    there = seeker.rows < len(release.vectors)
+    if there.all():
+        return seeker
+    events = [event for event, known in zip(seeker.events, there, strict=True) if known]
+    return replace(seeker, rows=seeker.rows[there], events=events)
 
 
 def encode(schema: Schema, seekers: Sequence[Seeker]) -> Arrays:

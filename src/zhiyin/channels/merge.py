@@ -6,7 +6,7 @@ Scores of different channels are in different units, so a merge goes by rank, by
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class Merged:
     sources: list[list[Source]]
 
 
+@runtime_checkable
 class Merge(Protocol):
     """A way to make one list of several."""
 
