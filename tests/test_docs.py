@@ -29,6 +29,7 @@ import typer
 from rich.console import Console
 
 from zhiyin import cli, spec
+from zhiyin.channels.online import Online
 from zhiyin.data.sources import Source
 from zhiyin.features.schema import Schema
 from zhiyin.learning.fit import Training
@@ -343,6 +344,8 @@ KINDS = {
     "splits": ("数据切分", "zhiyin.data", ("splits",)),
     "indexes": ("索引", "zhiyin.indexes", ()),
     "stores": ("存储", "zhiyin.stores", ()),
+    "channels": ("通道", "zhiyin.channels", ("deep", "popular", "item_to_item", "fresh", "neighbours", "listed")),
+    "merges": ("合并", "zhiyin.channels", ("merge",)),
 }
 """What a place in a recipe can be filled with: its row in the Chinese README, its package, its modules there (all)."""
 
@@ -366,6 +369,7 @@ TABLE_SPECS: dict[str, type] = {
     "optimizer": Optimizer,
     "training": Training,
     "promise": Promise,
+    "online": Online,
     "service": Service,
 }
 
@@ -412,7 +416,8 @@ def defaults(kind: Any) -> dict[str, str]:
         if not field.init or not field.repr:
             continue
         missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        found[field.name] = "required" if missing else written(field.default)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        found[field.name] = "required" if missing else written(default)
     return found
 
 

@@ -127,7 +127,7 @@ def test_who_has_no_share_fills_up_and_who_has_no_more_gives_way() -> None:
     ("make", "said"),
     [
         (lambda: Quota({"deep": 0, "fresh": 0}), r"^\.shares: the shares add up to 0; expected a share above 0"),
-        (lambda: Quota(), r"^\.shares: the shares add up to 0"),
+        (lambda: Quota({}), r"^\.shares: the shares add up to 0"),
         (lambda: Quota({"deep": -1}), r"^\.shares\.deep: -1; expected a number of at least 0"),
         (lambda: Quota({"deep": float("nan")}), r"^\.shares\.deep: nan"),
         (lambda: RRF(-1), r"^\.k: -1; expected at least 0"),

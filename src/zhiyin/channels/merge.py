@@ -5,7 +5,7 @@ Scores of different channels are in different units, so a merge goes by rank, by
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -89,7 +89,7 @@ class Quota:
     about its share, of items that no other gave before. A channel without a share only fills up when the others have no
     more; the share of one that has no more falls to the others. The score is 1 / rank."""
 
-    shares: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float]
 
     def __post_init__(self) -> None:
         for name, share in self.shares.items():
