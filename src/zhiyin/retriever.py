@@ -13,6 +13,7 @@ import numpy as np
 
 from zhiyin.channels.asking import Asked, ask
 from zhiyin.channels.base import Found, Seeker
+from zhiyin.channels.deep import trained_rows
 from zhiyin.channels.diversity import POOL, Diversity
 from zhiyin.channels.lanes import Lanes
 from zhiyin.channels.merge import Merge, Quota, Source, merged, source
@@ -274,33 +275,42 @@ def _candidates(
 ) -> Candidates:
     """The answer: of the draft, what diversity chooses."""
     scores = [round(float(score), 5) for score in draft.found.scores]
-    places = _chosen(request, scores, cards or (), f"{where}diversity")
+    if request.diversity is not None:
+        places = _chosen(request.diversity, scores, cards or (), request.k, f"{where}diversity")
+        draft, scores = _only(draft, places), [scores[at] for at in places]
+        cards = [cards[at] for at in places] if cards else cards
     own = list(dict.fromkeys(event.item for event in request.events))
     unknown = [item for item, row in zip(own, release.items.rows(own), strict=True) if row == UNKNOWN]
     return Candidates(
         release=release.id,
         channel=draft.channel,
-        items=[draft.items[at] for at in places],
-        scores=[scores[at] for at in places],
-        interests=draft.found.interests[places].tolist(),
-        history=min(int((seeker.rows < len(release.vectors)).sum()), release.schema.history_length),
+        items=draft.items,
+        scores=scores,
+        interests=draft.found.interests.tolist(),
+        history=min(len(trained_rows(release, seeker)), release.schema.history_length),
         unknown_items=unknown,
-        cards=[_fields(cards[at], request.hydrate) for at in places] if request.hydrate and cards is not None else None,
-        sources=None if draft.sources is None else [draft.sources[at] for at in places],
+        cards=[_fields(card, request.hydrate) for card in cards] if request.hydrate and cards is not None else None,
+        sources=draft.sources,
         dropped=draft.dropped,
-        pulls=pulls(release, seeker, draft.found.rows[places]) if request.explain else None,
+        pulls=pulls(release, seeker, draft.found.rows) if request.explain else None,
     )
 
 
-def _chosen(request: Request, scores: Sequence[float], cards: Sequence[Card | None], where: str) -> list[int]:
-    """Places in the draft of what is answered, in order."""
-    if request.diversity is None:
-        return list(range(len(scores)))
+def _chosen(
+    diversity: Diversity, scores: Sequence[float], cards: Sequence[Card | None], k: int, where: str
+) -> list[int]:
     try:
-        places: list[int] = request.diversity.places(scores, cards, request.k).tolist()
+        places: list[int] = diversity.places(scores, cards, k).tolist()
     except RequestError as error:
         raise error.at(where) from None
     return places
+
+
+def _only(draft: _Draft, places: list[int]) -> _Draft:
+    """These places of the draft, in this order."""
+    found = Found(*(part[places] for part in (draft.found.rows, draft.found.scores, draft.found.interests)))
+    sources = None if draft.sources is None else [draft.sources[at] for at in places]
+    return replace(draft, found=found, items=[draft.items[at] for at in places], sources=sources)
 
 
 def _fields(card: Card | None, names: Sequence[str]) -> Card | None:

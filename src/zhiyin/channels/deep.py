@@ -8,7 +8,7 @@ import numpy as np
 from zhiyin.channels.base import Found, Neighbourhoods, Seeker
 from zhiyin.channels.searching import search
 from zhiyin.data.prepared import Prepared
-from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode_records
 from zhiyin.release import Arrays, Release
@@ -24,8 +24,7 @@ class Deep:
     def knows(self, release: Release, seeker: Seeker) -> bool:
         """By an event that the release knows, or a profile value that a feature reads."""
         told = {feature.column or feature.name for feature in release.schema.user}
-        seen = seeker.rows < len(release.vectors)
-        return bool(seen.any()) or any(seeker.profile.get(name) is not None for name in told)
+        return bool(len(trained_rows(release, seeker))) or any(seeker.profile.get(name) is not None for name in told)
 
     def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
         if not seekers:
@@ -34,11 +33,18 @@ class Deep:
         return search(release, list(release.user_tower(encode(release.schema, trained))), seekers)
 
 
+def trained_rows(release: Release, seeker: Seeker) -> Rows:
+    """The history without items that came after the towers were trained."""
+    return (
+        seeker.rows if len(release.items) == len(release.vectors) else seeker.rows[seeker.rows < len(release.vectors)]
+    )
+
+
 def _trained(release: Release, seeker: Seeker) -> Seeker:
     """The seeker without the events of items that came after the towers were trained."""
-    there = seeker.rows < len(release.vectors)
-    if there.all():
+    if len(release.items) == len(release.vectors):
         return seeker
+    there = seeker.rows < len(release.vectors)
     events = [event for event, known in zip(seeker.events, there, strict=True) if known]
     return replace(seeker, rows=seeker.rows[there], events=events)
 

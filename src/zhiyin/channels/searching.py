@@ -1,7 +1,6 @@
 """Search with several vectors for each seeker: one index call for all, merged by best score."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,11 +15,13 @@ def search(release: Release, vectors: Sequence[Vectors], seekers: Sequence[Seeke
     `interests` says with which. Fewer only when the release has no more."""
     found = [Found(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int32))] * len(seekers)
     for (fetch, _), group in _groups(seekers, len(release.items)).items():
-        asked = vectors[group[0]] if len(group) == 1 else np.concatenate([vectors[place] for place in group])
-        hits = release.index.search(np.ascontiguousarray(asked), fetch, seekers[group[0]].allowed)
-        ends = np.cumsum([0, *(len(vectors[place]) for place in group)])
-        for place, (start, stop) in zip(group, pairwise(ends), strict=True):
+        asked = np.concatenate([vectors[place] for place in group])
+        hits = release.index.search(asked, fetch, seekers[group[0]].allowed)
+        start = 0
+        for place in group:
+            stop = start + len(vectors[place])
             found[place] = _merge(hits.rows[start:stop], hits.scores[start:stop], seekers[place])
+            start = stop
     return [
         one if len(one.rows) >= wanted(release, seeker) else _exact(release, asked, seeker)
         for one, asked, seeker in zip(found, vectors, seekers, strict=True)
