@@ -255,10 +255,10 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
 
 def _answered(asked: Asked, at: int, slots: Slots, request: Request, where: str) -> _Answered:
     """Raises `RequestError` where a channel that the request names cannot serve it, `ChannelError` where none did."""
-    for slot, name in slots.items():
+    for name in slots.values():
         error = asked.failed.get(name)
-        if isinstance(error, RequestError) and slot in request.channels:
-            raise error.at(f"{where}channels[{request.channels.index(slot)}]")
+        if isinstance(error, RequestError) and name in request.channels:
+            raise error.at(f"{where}channels[{request.channels.index(name)}]")
     lists = {slot: asked.found[name][at] for slot, name in slots.items() if name in asked.found}
     dropped = tuple(Dropped(name, asked.why(name)) for name in slots.values() if name in asked.failed)
     if not lists:
@@ -308,9 +308,8 @@ def _chosen(
 
 def _only(draft: _Draft, places: list[int]) -> _Draft:
     """These places of the draft, in this order."""
-    found = Found(*(part[places] for part in (draft.found.rows, draft.found.scores, draft.found.interests)))
     sources = None if draft.sources is None else [draft.sources[at] for at in places]
-    return replace(draft, found=found, items=[draft.items[at] for at in places], sources=sources)
+    return replace(draft, found=draft.found.only(places), items=[draft.items[at] for at in places], sources=sources)
 
 
 def _fields(card: Card | None, names: Sequence[str]) -> Card | None:

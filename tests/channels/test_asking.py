@@ -164,12 +164,35 @@ def test_each_channel_is_asked_once_for_all_requests(release: Release) -> None:
 
 
 def test_a_channel_of_ones_own_is_held_to_what_was_asked(release: Release) -> None:
-    """It says seen, excluded and too many rows; it never gets to say them to anybody."""
-    mine = Mine(rows=(1, 40, 41, 42, 43))
+    """It says seen, excluded, foreign and too many rows, and one twice; it never gets to say them to anybody."""
+    mine = Mine(rows=(1, 60, -7, 40, 40, 41, 42, 43))
     request = Request("u", k=2, channels=("mine",), exclude=("i41",))
     assert retriever(mine=mine).retrieve(release, [request])[0].items == ["i40", "i42"]
     request = replace(request, filter="title in ['title 1', 'title 43']")
     assert retriever(mine=mine).retrieve(release, [request])[0].items == ["i43"]
+
+
+def test_a_channel_that_answers_too_few_fails(release: Release, caplog: pytest.LogCaptureFixture) -> None:
+    @dataclass(frozen=True)
+    class Lazy(Mine):
+        def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
+            return []
+
+    request = Request("u", k=2, channels=("lazy", "deep"))
+    assert names(retriever(lazy=Lazy()).retrieve(release, [request])[0]) == [
+        ("lazy", "it failed (ChannelError); the service's log says more")
+    ]
+    assert "channel lazy: 0 lists for 1 seekers" in caplog.text
+
+
+def test_a_cold_channel_that_cannot_answer_is_not_the_requests_fault(release: Release) -> None:
+    recent = retriever(recent=Popular(days=7))
+    recent = replace(recent, online=replace(recent.online, cold="recent"))
+    answer = recent.retrieve(release, [Request(k=3, channels=("deep", "popular"))])[0]
+    assert answer.channel == "popular"
+    assert names(answer)[0][0] == "recent"
+    with pytest.raises(ChannelError, match=r"no channel answered: recent: release"):
+        recent.retrieve(release, [Request(k=3, channels=("deep",))])
 
 
 def test_a_channel_that_the_release_was_published_without(release: Release) -> None:

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from zhiyin.channels.base import Found, Seeker, visible
 from zhiyin.channels.lanes import MOST, Busy, Lanes
 from zhiyin.channels.online import Online
@@ -82,14 +84,15 @@ def _find(online: Online, release: Release, name: str, seekers: Sequence[Seeker]
         return found
     if len(found) != len(seekers):
         raise ChannelError(f"{len(found)} lists for {len(seekers)} seekers", where=f"channel {name}")
-    return [_checked(one, seeker) for one, seeker in zip(found, seekers, strict=True)]
+    return [_checked(one, release, seeker) for one, seeker in zip(found, seekers, strict=True)]
 
 
-def _checked(found: Found, seeker: Seeker) -> Found:
-    there = visible(found.rows, seeker)
-    if there.all() and len(there) <= seeker.k:
-        return found
-    return Found(*(part[there][: seeker.k] for part in (found.rows, found.scores, found.interests)))
+def _checked(found: Found, release: Release, seeker: Seeker) -> Found:
+    """The first k of it that are rows, may be seen, and were not said before."""
+    found = found.only((found.rows >= 0) & (found.rows < len(release.items)))
+    found = found.only(visible(found.rows, seeker))
+    _, first = np.unique(found.rows, return_index=True)
+    return found.only(np.sort(first)[: seeker.k])
 
 
 def _longest(deadlines: Sequence[float]) -> float | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import UNKNOWN, Rows
@@ -44,6 +45,10 @@ class Found:
     rows: Rows
     scores: Vectors
     interests: Rows
+
+    def only(self, places: Sequence[int] | NDArray[Any]) -> "Found":
+        """What stands at these places, in their order."""
+        return Found(self.rows[places], self.scores[places], self.interests[places])
 
 
 @runtime_checkable

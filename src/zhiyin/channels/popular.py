@@ -46,20 +46,21 @@ class Popular:
                 raise SpecError(f"{value}", where=f".{name}", expected="a number above 0")
 
     def tables(self, data: Prepared, neighbourhoods: Neighbourhoods) -> Arrays:
-        """`rows` [1 + s, `KEPT`]: everyone's order, then each segment's, `UNKNOWN` after the last; `segments` [s] their
-        values; `column`, whose values these are. Raises `DataError` for a window or a half-life on a log without clock
-        times, and for a column that is not there or has too many values."""
+        """`rows` [1 + s, at most `KEPT`]: everyone's order, then each segment's, `UNKNOWN` after the last; `segments`
+        [s] their values; `column`, whose values these are. Raises `DataError` for a window or a half-life on a log
+        without clock times, and for a column that is not there or has too many values."""
         if not self._ranks:
             return {}
         events, weights = self._counted(data)
         values, belongs = _segments(data, self.segment) if self.segment else (np.empty(0, "U1"), None)
-        orders = [_order(data.events, events, weights)]
+        kept = min(KEPT, len(data.items))
+        orders = [_order(data.events, events, weights, kept)]
         if belongs is not None:
             own = belongs[data.events.users[events]]
             sort = np.argsort(own, kind="stable")
             ends = np.searchsorted(own[sort], np.arange(len(values) + 1))
             parts = (sort[start:stop] for start, stop in pairwise(ends))
-            orders += [_order(data.events, events[part], weights[part]) for part in parts]
+            orders += [_order(data.events, events[part], weights[part], kept) for part in parts]
         return {"rows": np.stack(orders), "segments": values, "column": np.array([self.segment])}
 
     def knows(self, release: Release, seeker: Seeker) -> bool:
@@ -95,12 +96,12 @@ class Popular:
         return events, np.ones(len(events)) if self.half_life is None else 0.5 ** (ages / self.half_life)
 
 
-def _order(log: EventLog, events: Events, weights: NDArray[np.float64]) -> Rows:
-    """[KEPT] the items of these events by weight, equal ones by row, `UNKNOWN` after the last."""
+def _order(log: EventLog, events: Events, weights: NDArray[np.float64], kept: int) -> Rows:
+    """[kept] the items of these events by weight, equal ones by row, `UNKNOWN` after the last."""
     rows, places = np.unique(log.items[events], return_inverse=True)
     counts = np.bincount(places, weights, minlength=len(rows))
-    order = np.full(KEPT, UNKNOWN, np.int32)
-    largest = rows[np.lexsort((rows, -counts))[:KEPT]]
+    order = np.full(kept, UNKNOWN, np.int32)
+    largest = rows[np.lexsort((rows, -counts))[:kept]]
     order[: len(largest)] = largest
     return order
 
@@ -139,8 +140,9 @@ def _own(tables: Arrays, seeker: Seeker) -> Rows:
     (column,) = tables["column"].tolist()
     value = segment_of(seeker.profile.get(column))
     place = np.flatnonzero(tables["segments"] == value).tolist() if value else []
-    order: Rows = tables["rows"][1 + place[0] if place else 0]
-    return order
+    order = tables["rows"][1 + place[0] if place else 0]
+    ranked: Rows = order[order != UNKNOWN]
+    return ranked
 
 
 EXAMPLES = (Popular(), Popular(days=2, segment="country"), Popular(half_life=7))

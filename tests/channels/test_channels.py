@@ -159,7 +159,7 @@ def test_popular_ranks_as_the_baseline_does(data: Prepared, release: Release, wh
         (Popular(days=0.1, half_life=0.05), Popularity(days=0.1, half_life=0.05)),
     ):
         counts = baseline.fit(data, whole).items[:, 0].numpy()
-        some = np.count_nonzero(counts)
+        some = int(np.count_nonzero(counts))
         found = channel.find(release, tabled(channel), [seeker(k=some)])[0]
         np.testing.assert_allclose(counts[found.rows], np.sort(counts)[::-1][:some], rtol=1e-5)
         np.testing.assert_allclose(found.scores, 1 / np.arange(1, some + 1), rtol=1e-6)
@@ -268,7 +268,9 @@ class Calls:
 
 def test_item_to_item_asks_the_index_once_for_all(release: Release) -> None:
     calls = Calls(release.index)
-    seekers = [seeker(np.arange(at, at + 4, dtype=np.int32), hidden=np.arange(at, at + 4)) for at in range(6)]
+    seekers = [
+        seeker(np.arange(at, at + 4, dtype=np.int32), hidden=np.arange(at, at + 4, dtype=np.int32)) for at in range(6)
+    ]
     ItemToItem().find(replace(release, index=cast(Any, calls)), {}, seekers)
     assert calls.count == 1
 
