@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zhiyin.channels.asking import Asked, ask
+from zhiyin.channels.asking import Asked, ask, knows
 from zhiyin.channels.base import Found, Seeker
 from zhiyin.channels.deep import trained_rows
 from zhiyin.channels.diversity import POOL, Diversity
@@ -183,7 +183,7 @@ class Retriever:
         """Each answers once, whatever it stands in for."""
         slots: dict[str, str] = {}
         for name in request.channels or self.online.ask:
-            answers = name if self.online.channel(name).knows(release, seeker) else self.online.cold
+            answers = name if knows(self.online, release, name, seeker) else self.online.cold
             if answers not in slots.values():
                 slots[name] = answers
         return slots

@@ -185,6 +185,17 @@ def test_a_channel_that_answers_too_few_fails(release: Release, caplog: pytest.L
     assert "channel lazy: 0 lists for 1 seekers" in caplog.text
 
 
+def test_a_channel_that_fails_to_say_whom_it_knows_is_asked(release: Release) -> None:
+    @dataclass(frozen=True)
+    class Unsure(Mine):
+        def knows(self, release: Release, seeker: Seeker) -> bool:
+            raise RuntimeError("no idea")
+
+    request = Request("u", k=2, channels=("unsure", "deep"))
+    answer = retriever(unsure=Unsure()).retrieve(release, [request])[0]
+    assert (answer.channel, answer.dropped) == ("unsure+deep", ())
+
+
 def test_a_cold_channel_that_cannot_answer_is_not_the_requests_fault(release: Release) -> None:
     recent = retriever(recent=Popular(days=7))
     recent = replace(recent, online=replace(recent.online, cold="recent"))

@@ -77,6 +77,15 @@ def ask(
     )
 
 
+def knows(online: Online, release: Release, name: str, seeker: Seeker) -> bool:
+    """Whether the channel has something to go by. One that fails to say so is asked: then it fails or answers."""
+    try:
+        return online.channel(name).knows(release, seeker)
+    except Exception as error:
+        logger.warning("channel %s does not say whether it knows a user", name, exc_info=error)
+        return True
+
+
 def _find(online: Online, release: Release, name: str, seekers: Sequence[Seeker]) -> Sequence[Found]:
     """What a channel finds. One that is not ours is not taken at its word."""
     found = online.channel(name).find(release, release.tables.get(name, {}), seekers)
