@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zhiyin import spec
+from zhiyin.channels.online import Online
 from zhiyin.data.sources import Source
 from zhiyin.data.splits import LeaveLastOut, Splitter
 from zhiyin.errors import SpecError
@@ -36,6 +37,7 @@ TABLES = {
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
+    "online": "which channels find candidates, and how they are merged",
     "service": "the HTTP endpoint",
 }
 
@@ -79,6 +81,7 @@ class Recipe:
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
         _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.service
+        _ = recipe.online
         return recipe
 
     @property
@@ -147,6 +150,10 @@ class Recipe:
             paths["path"] = self.home / "store"
         resolved: StoreSpec = replace(store, **paths)
         return resolved
+
+    @property
+    def online(self) -> Online:
+        return self._build(Online, "online")
 
     @property
     def service(self) -> Service:
