@@ -144,7 +144,9 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
     hidden = release.items.rows(request.exclude)
     if request.exclude_seen:
         hidden = np.concatenate([hidden, rows])
-    known = rows != UNKNOWN
+    if release.since is not None:
+        hidden = hidden[~np.isin(hidden, release.since.gone)]  # nothing finds them
+    known = (rows != UNKNOWN) & (rows < release.built)
     return Seeker(
         rows=rows[known],
         events=[event for event, there in zip(events, known, strict=True) if there],

@@ -64,4 +64,6 @@ def left(release: Release, seeker: Seeker) -> Allowed:
     """bool [m]: every row of the release that may come back, in an array of its own."""
     rows = np.ones(len(release.items), bool) if seeker.allowed is None else seeker.allowed.copy()
     rows[seeker.hidden] = False
+    if release.since is not None:
+        rows[release.since.gone] = False
     return rows

@@ -94,6 +94,37 @@ class Accepted(Struct):
     unknown_items: list[str]
 
 
+class NewItem(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An item as it is now. `values`: its columns in the item table, by name, from which features and attributes are
+    read, as in training. Its card shows them, and what `card` says beside them."""
+
+    item_id: Id
+    values: dict[str, Any]
+    card: dict[str, Any] = {}
+
+
+class NewItems(Struct, forbid_unknown_fields=True):
+    """Items to add, or to replace whole: they can be found when this is answered, elsewhere within a second."""
+
+    items: Annotated[list[NewItem], Meta(min_length=1)]
+
+
+class Kept(Struct):
+    """`added`: how many could not be found before; `unread`: names among the values that the live release reads neither
+    as a feature nor as an attribute (cards show them)."""
+
+    added: int
+    replaced: int
+    unread: list[str]
+
+
+class Deleted(Struct):
+    """The item is not found any more, until it is put again. `found`: whether it was before."""
+
+    item_id: str
+    found: bool
+
+
 class Candidate(Struct, omit_defaults=True):
     """`score`: inner product, larger is better. `interest`: which of the user's interests found it. `card`: as asked;
     null where the item has none."""
@@ -125,7 +156,7 @@ class Answers(Struct):
 
 
 class Item(Struct):
-    """An item's card (null where none was put), and whether the live release has the item."""
+    """An item's card (null where none was put), and whether the item is in the live release, or was put since."""
 
     item_id: str
     card: dict[str, Any] | None

@@ -27,8 +27,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of `item` at `time` (milliseconds since 1970): it was put, `values` being its columns in an item table
-    (plain JSON values), or deleted: `values` is None.
+    """What became of `item` at `time` (milliseconds since 1970): it was put, `values` being its columns in an item
+    table (plain JSON values), or deleted: `values` is None.
 
     `number`: its place among all changes of a store, given by the store when it is kept: above all that were given
     before, and above 0.
