@@ -107,6 +107,11 @@ class Release:
         """How many rows it was built with: those that its towers know, the lowest."""
         return len(self.vectors)
 
+    @property
+    def size(self) -> int:
+        """How many items can be found."""
+        return len(self.items) if self.since is None else len(self.since.index)
+
     def finds(self, items: Sequence[str]) -> NDArray[np.bool_]:
         """[n] which of these items can be found."""
         rows = self.items.rows(items)

@@ -20,6 +20,7 @@ from zhiyin import client as asking
 from zhiyin import spec
 from zhiyin.errors import RequestError, StoreError
 from zhiyin.features.numeric import Numeric
+from zhiyin.features.schema import Features
 from zhiyin.features.vector import Vector
 from zhiyin.release import Release, Releases
 from zhiyin.service import items, wire
@@ -87,7 +88,7 @@ def found(client: httpx.Client, **body: Any) -> dict[str, Any]:
 
 
 def path(id: str) -> str:
-    """".." would be made a path by the client."""
+    """ ".." would be made a path by the client."""
     return f"/v1/items/{quote(id, safe='').replace('.', '%2E')}"
 
 
@@ -204,13 +205,12 @@ def test_a_release_that_has_absorbed_everything_is_served_as_it_is(releases: Rel
     store = Memory().open()
     store.put_changes([Change("i1", 0, {"tags": ["z"]}), Change("never heard of", 0, None)])
     live = Live(releases, store)
-    assert live.release.since is None
-    store.put_changes([Change("i1", 0, None)])
-    live.follow()
-    assert live.release.since is not None
-    store.put_changes([Change("i1", 0, {"tags": ["z"]})])
-    live.follow()
-    assert live.release.since is None
+    plain = [live.release.since is None]
+    for change in (Change("i1", 0, None), Change("i1", 0, {"tags": ["z"]})):
+        store.put_changes([change])
+        live.follow()
+        plain.append(live.release.since is None)
+    assert plain == [True, False, True]
 
 
 class Failing:
@@ -229,7 +229,7 @@ def test_while_the_store_is_gone_what_was_deleted_stays_deleted(releases: Releas
     """Also where another release comes meanwhile: it waits until the store has said what became of its items."""
     failing = Failing(Memory().open())
     failing.put_changes([Change("i1", 0, None)])
-    live = Live(releases, failing)  # type: ignore[arg-type]
+    live = Live(releases, failing)
     assert live.release.finds(["i1", "i2"]).tolist() == [False, True]
     failing.broken = True
     live.follow()
@@ -356,7 +356,7 @@ def test_names_that_the_release_does_not_read_are_told_and_shown_on_the_card(cli
 
 def test_values_are_held_against_what_their_features_can_read(release: Release) -> None:
     """Each feature refuses what it would have refused in training, by its path."""
-    features = (Vector("cover", width=3), Numeric("price", scale="log"), *release.schema.item)
+    features: Features = (Vector("cover", width=3), Numeric("price", scale="log"), *release.schema.item)
     wide = replace(release, schema=replace(release.schema, item=features))
     for told, where, what, expected in (
         ({"cover": [1.0, 2.0]}, "cover", "2 numbers", "3 finite numbers"),

@@ -54,7 +54,7 @@ def encode(schema: Schema, seekers: Sequence[Seeker]) -> Arrays:
 def wanted(release: Release, seeker: Seeker) -> int:
     """How many candidates this seeker can have: k, or what the release has left."""
     if seeker.allowed is None:
-        return min(seeker.k, len(release.index) - len(seeker.hidden))
+        return min(seeker.k, release.size - len(seeker.hidden))
     passing, hidden = np.count_nonzero(seeker.allowed), np.count_nonzero(seeker.allowed[seeker.hidden])
     return min(seeker.k, int(passing - hidden))
 

@@ -196,7 +196,7 @@ class Grown:
     def rows(self, ids: Sequence[str]) -> Rows:
         """[n] the row of each id, `UNKNOWN` for an id that is not here."""
         found = self._base.rows(ids)
-        for at in np.flatnonzero(found == UNKNOWN):
+        for at in np.flatnonzero(found == UNKNOWN).tolist():
             row = self._later.get(ids[at], UNKNOWN)
             found[at] = row if row < self._size else UNKNOWN
         return found

@@ -44,8 +44,8 @@ class Part:
         """Where those of `rows` that are here stand, in the order of `rows`."""
         if not len(self.rows):
             return np.empty(0, np.int64)
-        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        return at[self.rows[at] == rows]
+        at: NDArray[np.int64] = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return np.asarray(at[self.rows[at] == rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +259,8 @@ def _past_the_dead(index: Searchable, queries: Vectors, k: int, alive: NDArray[n
         np.where(there, hits.rows, np.int32(UNKNOWN)),
         np.where(there, hits.scores, np.float32(-np.inf)).astype(np.float32),
     )
-    short = np.flatnonzero(there.sum(axis=1) < min(k, len(alive) - dead)) if spare < dead else []
-    if len(short):
+    short = np.flatnonzero(there.sum(axis=1) < min(k, len(alive) - dead))
+    if len(short) and spare < dead:
         again = index.search(queries[short], k + spare, alive)
         found.rows[short], found.scores[short] = again.rows, again.scores
     return found

@@ -95,7 +95,7 @@ class Endpoint:
         started = time.perf_counter()
         wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
         now, release = self.clock(), self.live.release
-        most = min(self.settings.max_k, max(1, len(release.index)))
+        most = min(self.settings.max_k, max(1, release.size))
         requests = [wire.to_request(one, now, most, f"requests[{at}]." if many else "") for at, one in enumerate(wires)]
         found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
         took = 1e3 * (time.perf_counter() - started)

@@ -131,7 +131,8 @@ class LMDBStore:
             cursor = transaction.cursor(db=self._changes)
             there = cursor.set_range((after + 1).to_bytes(8))
             while there and len(found) < limit:
-                found.append(Change(*decode(cursor.value()), int.from_bytes(cursor.key())))
+                item, time, values = decode(cursor.value())
+                found.append(Change(item, time, values, int.from_bytes(cursor.key())))
                 there = cursor.next()
         return found
 

@@ -312,7 +312,8 @@ class RedisStore:
 
     def changes(self, after: int, limit: int) -> list[Change]:
         found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
-        return [Change(*decode(kept), int(number)) for kept, number in zip(found[::2], found[1::2], strict=True)]
+        kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
+        return [Change(item, time, values, number) for (item, time, values), number in kept]
 
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
