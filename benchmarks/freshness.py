@@ -176,10 +176,10 @@ class Connections:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self._idle() or await asyncio.open_connection("127.0.0.1", self.port)
         packed = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(packed)}"
         writer.write(head.encode() + b"\r\n\r\n" + packed)
@@ -190,8 +190,17 @@ class Connections:
             length = int(value) if name.lower() == "content-length" else length
         answer: dict[str, Any] = json.loads(await reader.readexactly(length))
         assert status == b"200", answer
-        self.idle.append((reader, writer))
+        self.idle.append((reader, writer, time.perf_counter()))
         return answer
+
+    def _idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The connection used last, if that was not so long ago that the service may be closing it."""
+        while self.idle:
+            reader, writer, used = self.idle.pop()
+            if time.perf_counter() - used < 2:
+                return reader, writer
+            writer.close()
+        return None
 
     async def finds(self, item: str, body: dict[str, Any]) -> bool:
         answer = await self.ask("POST", "/v1/retrieve", body)
