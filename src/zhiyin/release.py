@@ -80,6 +80,13 @@ class Since:
     index: Grown
     patch: Patch | None
 
+    def left(self, rows: Rows) -> NDArray[np.bool_]:
+        """[n] which of these rows are not gone."""
+        if not len(self.gone):
+            return np.ones(len(rows), bool)
+        at = np.minimum(np.searchsorted(self.gone, rows), len(self.gone) - 1)
+        return np.asarray(self.gone[at] != rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -116,7 +123,7 @@ class Release:
         """[n] which of these items can be found."""
         rows = self.items.rows(items)
         there: NDArray[np.bool_] = rows != UNKNOWN
-        return there if self.since is None else there & ~np.isin(rows, self.since.gone)
+        return there if self.since is None else there & self.since.left(rows)
 
     def vectors_of(self, rows: Rows) -> Vectors:
         """[n, d] the vectors of these rows, fresh ones among them; zeros for one that is gone."""

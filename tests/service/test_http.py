@@ -43,7 +43,7 @@ def store() -> Store:
 def client(releases: Releases, store: Store) -> Iterator[httpx.Client]:
     settings = Service(max_k=50, max_batch=3, max_body_mb=0.01)
     with (
-        Live(releases) as live,
+        Live(releases, store) as live,
         running(create(live, store, settings, lambda: NOW)) as url,
         httpx.Client(base_url=url) as client,
     ):

@@ -1,7 +1,7 @@
 """What a channel is: one way to find candidates for some seekers in one release."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ class Seeker:
 
     `rows` [h] and `events`: the history this release knows, oldest first. `hidden`: rows that must not come back,
     sorted. `context` holds the request's own facts, its time among them. `allowed` [m]: the only rows that may come
-    back; None for any.
+    back; None for any. `gone`: rows of items that were deleted, ascending, none of them hidden or allowed.
     """
 
     rows: Rows
@@ -28,6 +28,7 @@ class Seeker:
     hidden: Rows
     k: int
     allowed: Allowed | None = None
+    gone: Rows = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,15 @@ class Channel(Protocol):
 
 
 def visible(rows: Rows, seeker: Seeker) -> np.ndarray:
-    """bool [f]: which of these rows are hits, allowed, and not hidden."""
+    """bool [f]: which of these rows are hits, allowed, and neither hidden nor gone."""
     there: np.ndarray = rows != UNKNOWN
     if seeker.allowed is not None:
         there &= seeker.allowed[rows]
     if len(seeker.hidden):
         there &= ~np.isin(rows, seeker.hidden)
+    if len(seeker.gone):
+        at = np.minimum(np.searchsorted(seeker.gone, rows), len(seeker.gone) - 1)
+        there &= seeker.gone[at] != rows
     return there
 
 
@@ -64,6 +68,5 @@ def left(release: Release, seeker: Seeker) -> Allowed:
     """bool [m]: every row of the release that may come back, in an array of its own."""
     rows = np.ones(len(release.items), bool) if seeker.allowed is None else seeker.allowed.copy()
     rows[seeker.hidden] = False
-    if release.since is not None:
-        rows[release.since.gone] = False
+    rows[seeker.gone] = False
     return rows

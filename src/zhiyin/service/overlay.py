@@ -91,9 +91,9 @@ class Overlay:
         items = vocabulary.Grown(self.base.items, self._later, self._names)
         gone = np.array(sorted(self._gone), np.int32)
         index = Grown(self._layer, self._delta.state, len(items))
-        fresh = np.array([row for row in reversed(self._records) if row >= self.base.built], np.int32)
-        popular = self.base.popular[~np.isin(self.base.popular, gone)]
-        since = Since(fresh, gone, index, self._patch(gone, len(items)))
+        put = np.fromiter(reversed(self._records), np.int32, len(self._records))
+        since = Since(put[put >= self.base.built], gone, index, self._patch(gone, len(items)))
+        popular = self.base.popular[since.left(self.base.popular)]
         return replace(self.base, items=items, index=index, popular=popular, since=since)
 
     def _patch(self, gone: Rows, size: int) -> Patch | None:
