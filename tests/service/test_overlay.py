@@ -107,7 +107,8 @@ class OverlayMachine(RuleBasedStateMachine):
         self.old = [*self.old[-2:], (view, self.told(view))]
 
     def told(self, view: Release) -> list[Any]:
-        return [search(view, self.query, 70, text) for text in PASSES]
+        found = [search(view, self.query, 70, text) for text in PASSES]
+        return [found, view.items.rows(IDS).tolist(), view.finds(IDS).tolist()]
 
     def expected(self) -> list[tuple[str, float]]:
         scores = []
