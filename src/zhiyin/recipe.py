@@ -16,6 +16,7 @@ from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.service.app import Service
+from zhiyin.service.stream import Stream
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 
@@ -36,6 +37,7 @@ TABLES = {
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
+    "stream": "events that come through Redis, without HTTP",
     "service": "the HTTP endpoint",
 }
 
@@ -78,7 +80,8 @@ class Recipe:
                 near = spec.nearest(key, TABLES)
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
-        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.service
+        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.stream
+        _ = recipe.service
         return recipe
 
     @property
@@ -147,6 +150,10 @@ class Recipe:
             paths["path"] = self.home / "store"
         resolved: StoreSpec = replace(store, **paths)
         return resolved
+
+    @property
+    def stream(self) -> Stream:
+        return self._build(Stream, "stream")
 
     @property
     def service(self) -> Service:

@@ -22,6 +22,10 @@ from zhiyin.filters import bitmap
 from zhiyin.indexes.base import Allowed
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
+from zhiyin.stores.outage import Outage
+
+NOBODY, UNREAD = UserState(None, ()), UserState(None, ())
+"""Of no user, and of one whom the store does not tell of: told apart by which of the two it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Candidates:
 
     `history`: how many events the tower saw. `unknown_items`: items of the request's own events that this release does
     not know, and so passed over. `cards`: as asked, None for an item without one; None where none were asked.
+    `degraded`: what the store did not answer, and so is missing: "user" (the stored profile and events; what was seen
+    is not known then), "cards" (nor is the answer diverse then).
     """
 
     release: str
@@ -68,14 +74,17 @@ class Candidates:
     history: int
     unknown_items: list[str]
     cards: list[Card | None] | None
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Retriever:
-    """Answers from one store. `seen_length`: how many of a user's newest events are read, and count as seen."""
+    """Answers from one store. `seen_length`: how many of a user's newest events are read, and count as seen. While the
+    store fails, answers come from what the requests hold, and say so; `outage` knows when it is asked again."""
 
     store: Store
     seen_length: int = 1000
+    outage: Outage = field(default_factory=Outage)
 
     def retrieve(self, release: Release, requests: Sequence[Request]) -> list[Candidates]:
         """An answer for each request, all from `release`.
@@ -91,7 +100,8 @@ class Retriever:
             _allowed(release, request, f"requests[{i}].filter" if len(requests) > 1 else "filter")
             for i, request in enumerate(requests)
         ]
-        seekers = self._seekers(release, requests)
+        states = self._states(requests)
+        seekers = [_seeker(release, request, state) for request, state in zip(requests, states, strict=True)]
         seekers = [replace(seeker, allowed=rows) for seeker, rows in zip(seekers, allowed, strict=True)]
         known = [_is_known(release, seeker) for seeker in seekers]
         deep = iter(Deep().find(release, [s for s, there in zip(seekers, known, strict=True) if there]))
@@ -100,19 +110,25 @@ class Retriever:
             _answer(release, request, seeker, "deep" if there else "popular", next(deep if there else popular))
             for request, seeker, there in zip(requests, seekers, known, strict=True)
         ]
+        answers = [replace(a, degraded=("user",)) if s is UNREAD else a for a, s in zip(answers, states, strict=True)]
         return self._hydrated(requests, answers)
 
-    def _seekers(self, release: Release, requests: Sequence[Request]) -> list[Seeker]:
-        states = iter(self.store.read([r.user for r in requests if r.user], self.seen_length))
-        nobody = UserState(None, ())
-        return [_seeker(release, request, next(states) if request.user else nobody) for request in requests]
+    def _states(self, requests: Sequence[Request]) -> list[UserState]:
+        """What is stored of each request's user; `UNREAD` where the store did not say."""
+        users = [request.user for request in requests if request.user]
+        found = self.outage.ask(lambda: self.store.read(users, self.seen_length))
+        states = iter([UNREAD] * len(users) if found is None else found)
+        return [next(states) if request.user else NOBODY for request in requests]
 
     def _hydrated(self, requests: Sequence[Request], answers: list[Candidates]) -> list[Candidates]:
         """The answers with the cards that were asked, and no more of the items than were asked."""
         read = [bool(r.hydrate or r.diversity) for r in requests]
         wanted = [item for a, there in zip(answers, read, strict=True) if there for item in a.items]
         distinct = list(dict.fromkeys(wanted))
-        cards = dict(zip(distinct, self.store.cards(distinct), strict=True)) if distinct else {}
+        found = self.outage.ask(lambda: self.store.cards(distinct)) if distinct else []
+        if found is None:
+            return [_without_cards(a, r) if there else a for r, a, there in zip(requests, answers, read, strict=True)]
+        cards = dict(zip(distinct, found, strict=True))
         return [
             _with_cards(a, r, [cards[item] for item in a.items], f"requests[{at}]." if len(requests) > 1 else "")
             if there
@@ -189,6 +205,17 @@ def _with_cards(answer: Candidates, request: Request, cards: Sequence[Card | Non
         )
         cards = [cards[at] for at in places]
     return replace(answer, cards=[_fields(card, request.hydrate) for card in cards]) if request.hydrate else answer
+
+
+def _without_cards(answer: Candidates, request: Request) -> Candidates:
+    return replace(
+        answer,
+        items=answer.items[: request.k],
+        scores=answer.scores[: request.k],
+        interests=answer.interests[: request.k],
+        cards=[None] * min(request.k, len(answer.items)) if request.hydrate else None,
+        degraded=(*answer.degraded, "cards"),
+    )
 
 
 def _fields(card: Card | None, names: Sequence[str]) -> Card | None:

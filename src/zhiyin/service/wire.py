@@ -107,7 +107,8 @@ class Candidate(Struct, omit_defaults=True):
 class Answer(Struct):
     """Candidates by descending score, or in the order that diversity chose them. `channel`: "deep", or "popular" for a
     user of whom nothing is known. `history`: how many events the tower saw. `unknown_items`: items of the request's own
-    events that the release does not know.
+    events that the release does not know. `degraded`: only while the store does not answer, what is missing: "user"
+    (the stored profile and events), "cards".
     """
 
     release: str
@@ -116,6 +117,7 @@ class Answer(Struct):
     history: int
     unknown_items: list[str]
     took_ms: float
+    degraded: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Answers(Struct):
@@ -216,7 +218,9 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
         Candidate(item, score, interest, card if card is None or card is msgspec.UNSET else dict(card))
         for item, score, interest, card in zip(found.items, found.scores, found.interests, cards, strict=True)
     ]
-    return Answer(found.release, found.channel, candidates, found.history, found.unknown_items, round(took_ms, 2))
+    degraded: list[str] | msgspec.UnsetType = list(found.degraded) or msgspec.UNSET
+    took = round(took_ms, 2)
+    return Answer(found.release, found.channel, candidates, found.history, found.unknown_items, took, degraded)
 
 
 def milliseconds(seconds: float, now: int, where: str) -> int:
