@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine, printed
-from stores import server
 
+from stores import server
 from zhiyin import pipeline
 from zhiyin.data import datasets
 from zhiyin.data.events import Events
@@ -77,7 +77,7 @@ epochs = {epochs}
 device = "cpu"
 
 [index]
-use = "hnsw:HNSW"
+use = "{index}"
 
 [store]
 use = "redis:Redis"
@@ -118,7 +118,8 @@ def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("--movielens", type=Path, help="folder or archive with MovieLens-100K")
     read.add_argument("--retail", type=Path, help="folder with the tidy Online Retail files")
-    read.add_argument("--epochs", type=int, default=6)
+    read.add_argument("--epochs", type=int, default=4)
+    read.add_argument("--index", default="exact:Exact", help="so that the difference is the path's, and no index's")
     read.add_argument("--most", type=int, default=0, help="events to replay at most; 0: all")
     read.add_argument("--out", type=Path, default=RESULTS)
     given = read.parse_args()
@@ -129,7 +130,7 @@ def main() -> None:
         worlds = [World("movielens-100k", films, seen=False)]
         worlds += [World("online-retail", given.retail.absolute(), seen=True)] if given.retail else []
         for world in worlds:
-            recipe = written(world, Path(made) / world.name, port, given.epochs)
+            recipe = written(world, Path(made) / world.name, port, given)
             rows.append(replayed(world, recipe, given.most))
             printed(rows[-1:])
     told = {"machine": machine(), "load": os.getloadavg(), "redis-py": version("redis"), "rows": rows}
@@ -137,9 +138,10 @@ def main() -> None:
     given.out.write_text(json.dumps(told, indent=2) + "\n")
 
 
-def written(world: World, home: Path, port: int, epochs: int) -> Recipe:
+def written(world: World, home: Path, port: int, given: argparse.Namespace) -> Recipe:
     home.mkdir()
-    facts = {"folder": world.folder, "port": port, "name": world.name, "epochs": epochs, **FEATURES[world.name]}
+    facts = {"folder": world.folder, "port": port, "name": world.name, "epochs": given.epochs, "index": given.index}
+    facts |= FEATURES[world.name]
     (home / "recipe.toml").write_text(RECIPE.format(**facts))
     return Recipe.read(home / "recipe.toml")
 
