@@ -1,6 +1,7 @@
 """Events over HTTP into a real Redis, and everything bad that may come that way."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from zhiyin.stores.base import Event, StoreSpec
 from zhiyin.stores.redis import Redis, RedisStore
 
 if TYPE_CHECKING:
-    from conftest import RedisServer
+    from conftest import RedisCluster, RedisServer
 
 NOW = 1_800_000_000_000
 SECONDS = NOW / 1000
@@ -248,8 +249,54 @@ def test_while_redis_is_down_answers_go_on_and_say_so(releases: Releases, server
         refusal = client.post("/v1/events", json={"events": [event]})
         assert "cannot be reached" in refused(refusal, 503)["message"]
         server.start()
-        while "degraded" in ask():
-            pass
+        until(lambda: "degraded" not in ask())
         assert send(client, event)["accepted"] == 1
         assert ask()["history"] == 6
     store.close()
+
+
+def test_while_a_master_of_a_cluster_is_down_requests_go_on(
+    releases: Releases, redis_cluster: "RedisCluster", tmp_path: Path
+) -> None:
+    store = Redis(cluster=redis_cluster.addresses, prefix="degraded:").open()
+    users = [f"u{at}" for at in range(12)]
+    store.append([Event(user, f"i{at}", NOW - 100 + at) for user in users for at in range(5)])
+    victim = redis_cluster.nodes[2]
+    with (
+        Live(releases) as live,
+        running(create(live, store, Service(), lambda: NOW)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+
+        def missing() -> list[str]:
+            """The users whom an answer did without; every one is answered."""
+            found = []
+            for user in users:
+                answer = client.post("/v1/retrieve", json={"user_id": user, "k": 3}).raise_for_status().json()
+                assert len(answer["candidates"]) == 3
+                if "degraded" in answer:
+                    assert (answer["degraded"], answer["channel"]) == (["user"], "popular")
+                    found.append(user)
+                else:
+                    assert (answer["channel"], answer["history"]) == ("deep", 5)
+            return found
+
+        assert missing() == []
+        victim.kill()
+        try:
+            until(lambda: bool(missing()))
+        finally:
+            victim.start()
+            redis_cluster.wait()
+        until(lambda: not missing())
+        for user in users:
+            assert send(client, {"user_id": user, "item_id": "i9"})["accepted"] == 1
+    store.close()
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Waits for what will be; the limit only ends a test that has failed."""
+    deadline = time.monotonic() + 100
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

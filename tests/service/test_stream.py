@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Placed = Callable[[StoreSpec, Path], StoreSpec]
 NOW = 1_800_000_000_000
+VARIABLE = "ZHIYIN_TEST_PASSWORD"
 
 
 class Line:
@@ -330,6 +331,37 @@ def test_while_redis_is_gone_it_waits_and_then_goes_on(redis_server: "RedisServe
     assert [event.item for event in line.events("u")] == ["before", "after"]
     consumer.close()
     line.close()
+    server.kill()
+
+
+RIGHTS = [
+    *("+ping", "+get", "+set", "+mget", "+mset", "+eval", "+evalsha", "+pexpire", "+exists"),
+    *("+llen", "+lrange", "+lindex", "+ltrim", "+rpush", "+sismember", "+sadd", "+srem"),
+    *("+xreadgroup", "+xautoclaim", "+xack", "+xdel", "+xadd", "+xpending", "+xgroup"),
+]
+
+
+def test_a_user_with_the_rights_that_the_guide_names_may_consume(
+    redis_server: "RedisServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "serving.md").read_text()
+    assert all(right[1:].upper() in guide for right in RIGHTS if right.startswith("+x"))
+    monkeypatch.setenv(VARIABLE, "word")
+    (tmp_path / "own").mkdir()
+    server = type(redis_server)(tmp_path / "own")
+    with server.client() as admin:
+        admin.execute_command("ACL SETUSER", "app", "on", ">word", "~zhiyin:*", "-@all", *RIGHTS)
+        for fields in ({"event": '{"user_id": "u", "item_id": "i"}'}, {"event": "{"}):
+            admin.xadd("zhiyin:{events}", cast(Any, fields))
+    spec = Redis(port=server.port, username="app", password_env=VARIABLE)
+    store = spec.open()
+    consumer = Consumer(Stream(claim_after=0.1), spec, store)
+    consumer.run(threading.Event(), once=True)
+    consumer.close()
+    assert (consumer.counted.kept, consumer.counted.refused) == (1, 1)
+    with pytest.raises(StoreError, match="refuses us"):
+        Consumer(Stream(), replace(spec, prefix="elsewhere:"), store)
+    store.close()
     server.kill()
 
 
