@@ -325,6 +325,17 @@ def asked_with_all_that_a_request_can_say(url: str) -> None:
     refused(zhiyin(*asked, "--filter", "categori == 3"), 2, "no attribute 'categori'")
 
 
+def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:
+    served = pipeline.serving(Recipe.read(recipe))
+    with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
+        assert "the store" not in zhiyin("ask", "u3", "--url", url).err
+        served.store.close()
+        done = zhiyin("ask", "u3", "--url", url, "-k", "2")
+    assert done.code == 0
+    assert "channel popular, history 0" in done.err
+    assert "the store does not answer; without it: user, cards" in done.err
+
+
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:
     shutil.rmtree(recipe.parent / "recipe" / "releases")
     process, said = serving(recipe)

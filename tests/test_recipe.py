@@ -26,6 +26,7 @@ from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise
 from zhiyin.recipe import TABLES, Recipe
 from zhiyin.service.app import Service
+from zhiyin.service.stream import Stream
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.memory import Memory
 
@@ -82,6 +83,9 @@ overlap = 0.9
 use = "memory:Memory"
 keep = 9
 
+[stream]
+batch = 9
+
 [service]
 port = 9000
 """
@@ -120,6 +124,7 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     assert recipe.index == Exact()
     assert recipe.promise == Promise(overlap=0.9)
     assert recipe.store == Memory(keep=9)
+    assert recipe.stream == Stream(batch=9)
     assert recipe.service == Service(port=9000)
 
 
@@ -132,6 +137,7 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     assert recipe.index == HNSW()
     assert recipe.promise == Promise()
     assert recipe.store == LMDB(path=tmp_path / "recipe" / "store")
+    assert recipe.stream == Stream()
     assert recipe.service == Service()
     plan = Recipe.read(written(tmp_path, LEAST + '[model]\nuse = "youtube_dnn:YouTubeDNN"\n')).plan
     assert plan == Plan(YouTubeDNN(), Mixed(), SampledSoftmax(), Optimizer(), Training())
