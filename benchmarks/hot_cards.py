@@ -2,10 +2,11 @@
 
     python benchmarks/hot_cards.py [--items 1000000] [--seconds 8] [--out benchmarks/results/hot_cards.json]
 
-Which items a request shows is drawn by a power law (the r-th most popular item r^-0.8 as often as the first); cards are
-of about 240 bytes. Each store with its cache and without, in turn, paced as requests come; then the same cards again
-and again, all hot. The last table tells what the bytes of 200 cards cost to become what is asked: decoded whole, two
-fields of each decoded by a type made for them, and looked up where they lie decoded.
+Which items a request shows is drawn by a power law: the r-th most popular item r^-0.8 as often as the first, or r^-1;
+cards are of about 240 bytes. Each request, paced as they come, is asked of the store with its cache and without, by
+turns; `hot %` of the cards were there. Then the same cards again and again, all hot. The last table tells what the
+bytes of 200 cards cost to become what is asked: decoded whole, two fields of each decoded by a type made for them, and
+looked up where they lie decoded.
 """
 
 import argparse
@@ -60,34 +61,62 @@ def card(at: int) -> dict[str, Any]:
     return {"title": f"{at:>60}", "cover": "c" * 100, "price": 19.5, "tags": ["a", "b", "c"], "pad": "x" * 30}
 
 
-def measured(*specs: StoreSpec, items: int, seconds: float) -> Iterator[dict[str, Any]]:
+def measured(*specs: StoreSpec, items: int, seconds: float) -> list[dict[str, Any]]:
     stores = [spec.open() for spec in specs]
     for start in range(0, items, 10_000):
         stores[0].put_cards({f"item-{at}": card(at) for at in range(start, min(start + 10_000, items))})
-    for store, spec in zip(stores, specs, strict=True):
-        cached = "with cache" if getattr(spec, "card_cache", 0) else "without"
-        name = {"store": type(spec).__name__, "cards": cached if hasattr(spec, "card_cache") else "as it is"}
-        yield {**name, "asked": f"{RATE} a second", **paced(store, items, seconds)}
-        yield {
-            **name,
-            "asked": "all hot",
-            **told([timed(store, [f"item-{at}" for at in range(ASKED)]) for _ in range(500)]),
-        }
+    fetched = counting(stores[0])
+    rows = []
+    for power in (0.8, 1.0):
+        rows += [{"asked": f"by r^-{power:g}", **row} for row in paced(stores, items, seconds, power, fetched)]
+    same = [f"item-{at}" for at in range(ASKED)]
+    taken = [[timed(store, same) for store in stores] for _ in range(500)]
+    rows += [{"asked": "all the same", "hot %": 100.0, **told(list(one))} for one in zip(*taken, strict=True)]
     for store in stores:
         store.close()
+    names = ["cache", "no cache"] if len(specs) > 1 else ["as it is"]
+    return [{"store": type(specs[0]).__name__, "cards": names[at % len(names)], **row} for at, row in enumerate(rows)]
 
 
-def paced(store: Store, items: int, seconds: float) -> dict[str, float]:
+def counting(store: Any) -> list[int]:
+    """Where the number of cards that were not hot is counted from now on."""
+    fetched = [0]
+    if hasattr(store, "_hot"):
+        before = store._hot.cards
+
+        def cards(items: Any, fetch: Callable[[Any], Any], version: object = None) -> Any:
+            def count(missing: list[str]) -> Any:
+                fetched[0] += len(missing)
+                return fetch(missing)
+
+            return before(items, count, version)
+
+        store._hot.cards = cards
+    return fetched
+
+
+def paced(
+    stores: list[Store], items: int, seconds: float, power: float, fetched: list[int]
+) -> Iterator[dict[str, float]]:
     random = np.random.default_rng(1)
-    weights = np.cumsum(np.arange(1, items + 1, dtype=float) ** -0.8)
+    weights = np.cumsum(np.arange(1, items + 1, dtype=float) ** -power)
     shuffled = random.permutation(items)
-    begun, taken = time.perf_counter(), []
-    for request in range(int(RATE * (seconds + 2))):
+    requests = []
+    for _ in range(int(RATE * (seconds + 2))):
         drawn = np.unique(np.searchsorted(weights, random.random(2 * ASKED) * weights[-1]))
-        asked = [f"item-{shuffled[at]}" for at in random.permutation(drawn)[:ASKED]]
-        time.sleep(max(0.0, begun + request / RATE - time.perf_counter()))
-        taken.append(timed(store, asked))
-    return told(taken[2 * RATE :])
+        requests.append([f"item-{shuffled[at]}" for at in random.permutation(drawn)[:ASKED]])
+    taken: list[list[float]] = [[] for _ in stores]
+    begun, shown = time.perf_counter(), 0
+    for number, asked in enumerate(requests):
+        time.sleep(max(0.0, begun + number / RATE - time.perf_counter()))
+        if number == 2 * RATE:
+            fetched[0], shown = 0, 0
+        shown += len(asked)
+        for at in range(len(stores))[:: 1 if number % 2 else -1]:
+            taken[at].append(timed(stores[at], asked))
+    for at, one in enumerate(taken):
+        hot = 100 * (1 - fetched[0] / shown) if at == 0 else 0.0
+        yield {"hot %": round(hot, 1), **told(one[2 * RATE :])}
 
 
 def timed(store: Store, asked: list[str]) -> float:
