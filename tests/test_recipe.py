@@ -30,6 +30,7 @@ from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise
 from zhiyin.recipe import TABLES, Recipe
 from zhiyin.service.app import Service
+from zhiyin.service.stream import Stream
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.memory import Memory
 
@@ -100,6 +101,9 @@ half_life = 7
 use = "listed:Listed"
 items = ["i1", "i2"]
 
+[stream]
+batch = 9
+
 [service]
 port = 9000
 """
@@ -142,6 +146,7 @@ def test_every_table_is_read(tmp_path: Path) -> None:
         ("deep", "trending"), Quota({"deep": 9, "trending": 1}), "welcome", 30.0,
         {"trending": Popular(half_life=7), "welcome": Listed(("i1", "i2"))},
     )  # fmt: skip
+    assert recipe.stream == Stream(batch=9)
     assert recipe.service == Service(port=9000)
 
 
@@ -155,6 +160,7 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     assert recipe.promise == Promise()
     assert recipe.store == LMDB(path=tmp_path / "recipe" / "store")
     assert recipe.online == Online(("deep",), RRF(60), "popular", 0.0, {})
+    assert recipe.stream == Stream()
     assert recipe.service == Service()
     plan = Recipe.read(written(tmp_path, LEAST + '[model]\nuse = "youtube_dnn:YouTubeDNN"\n')).plan
     assert plan == Plan(YouTubeDNN(), Mixed(), SampledSoftmax(), Optimizer(), Training())

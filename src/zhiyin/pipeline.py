@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +24,9 @@ from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
 from zhiyin.release import Arrays, Release, Releases
+from zhiyin.service.stream import Consumer, Counted
 from zhiyin.stores.base import Event, Store
+from zhiyin.stores.redis import Redis
 
 if TYPE_CHECKING:
     from zhiyin.evaluation.report import Measured, Report
@@ -314,6 +317,31 @@ class Served:
 def serving(recipe: Recipe) -> Served:
     """Open what the service needs. Raises `StoreError` where the store cannot be opened."""
     return Served(recipe.store.open(), Releases(recipe.releases))
+
+
+def consume(
+    recipe: Recipe, stop: threading.Event, *, once: bool = False, say: Callable[[str], None] = lambda words: None
+) -> Counted:
+    """Put the events of the recipe's stream into its store until `stop` is set, or, with `once`, until none is left.
+
+    Raises `SpecError` for a store that is not Redis, on which the stream would lie."""
+    if not isinstance(recipe.store, Redis):
+        raise SpecError(
+            f"a stream lies on Redis, and the store is {type(recipe.store).__name__}",
+            where=recipe.path.name,
+            remedy='Set [store] use = "redis:Redis", or send events to POST /v1/events.',
+        )
+    store = recipe.store.open()
+    try:
+        consumer = Consumer(recipe.stream, recipe.store, store)
+        say(f"taking events from {consumer.key} as {consumer.name} of group {recipe.stream.group}; ctrl-c stops it")
+        try:
+            consumer.run(stop, once=once)
+        finally:
+            consumer.close()
+        return consumer.counted
+    finally:
+        store.close()
 
 
 def _events(data: Prepared, numbers: Events) -> list[Event]:

@@ -17,6 +17,7 @@ from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.service.app import Service
+from zhiyin.service.stream import Stream
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 
@@ -38,6 +39,7 @@ TABLES = {
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
     "online": "which channels find candidates, and how they are merged",
+    "stream": "events that come through Redis, without HTTP",
     "service": "the HTTP endpoint",
 }
 
@@ -80,8 +82,8 @@ class Recipe:
                 near = spec.nearest(key, TABLES)
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
-        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.service
-        _ = recipe.online
+        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.stream
+        _ = recipe.online, recipe.service
         return recipe
 
     @property
@@ -154,6 +156,10 @@ class Recipe:
     @property
     def online(self) -> Online:
         return self._build(Online, "online")
+
+    @property
+    def stream(self) -> Stream:
+        return self._build(Stream, "stream")
 
     @property
     def service(self) -> Service:

@@ -26,6 +26,10 @@ from zhiyin.filters import bitmap
 from zhiyin.indexes.base import Allowed
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
+from zhiyin.stores.outage import Outage
+
+NOBODY, UNREAD = UserState(None, ()), UserState(None, ())
+"""Of no user, and of one whom the store does not tell of: told apart by which of the two it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Candidates:
     not know, and so passed over. `cards`: as asked, None for an item without one; None where none were asked.
     `sources`: each candidate's, where channels were named or several asked. `dropped`: channels that were late or
     failed. `pulls`: where it was asked, the items of the history that are nearest to each candidate.
+    `degraded`: what the store did not answer, and so is missing: "user" (the stored profile and events; what was seen
+    is not known then), "cards" (nor is the answer diverse then).
     """
 
     release: str
@@ -92,6 +98,7 @@ class Candidates:
     sources: list[list[Source]] | None = None
     dropped: tuple[Dropped, ...] = ()
     pulls: list[list[Pull]] | None = None
+    degraded: tuple[str, ...] = ()
 
 
 Slots = Mapping[str, str]
@@ -120,12 +127,14 @@ class _Answered:
 @dataclass(frozen=True, slots=True)
 class Retriever:
     """Answers from one store. `seen_length`: how many of a user's newest events are read, and count as seen. `online`:
-    which channels there are, and which are asked where a request names none."""
+    which channels there are, and which are asked where a request names none. While the store fails, answers come from
+    what the requests hold, and say so; `outage` knows when it is asked again."""
 
     store: Store
     seen_length: int = 1000
     online: Online = STANDARD
     lanes: Lanes = field(default_factory=Lanes, repr=False)
+    outage: Outage = field(default_factory=Outage)
 
     def retrieve(self, release: Release, requests: Sequence[Request]) -> list[Candidates]:
         """An answer for each request, all from `release`.
@@ -142,7 +151,8 @@ class Retriever:
             _check(release, request, f"{where}k")
             self._check_channels(request, where)
         allowed = [_allowed(release, one, f"{where}filter") for one, where in zip(requests, places, strict=True)]
-        seekers = self._seekers(release, requests)
+        states = self._states(requests)
+        seekers = [_seeker(release, request, state) for request, state in zip(requests, states, strict=True)]
         seekers = [replace(seeker, allowed=rows) for seeker, rows in zip(seekers, allowed, strict=True)]
         slots = [self._slots(release, one, seeker) for one, seeker in zip(requests, seekers, strict=True)]
         deadlines = [self.online.deadline_ms if one.deadline_ms is None else one.deadline_ms for one in requests]
@@ -154,9 +164,13 @@ class Retriever:
             for at, request in enumerate(requests)
         ]
         cards = self._cards(requests, drafts)
-        return [
-            _candidates(release, requests[at], seekers[at], draft, cards[at], places[at])
+        answers = [
+            _candidates(release, requests[at], seekers[at], draft, None if cards is None else cards[at], places[at])
             for at, draft in enumerate(drafts)
+        ]
+        return [
+            _told(one, state, cards is None and bool(request.hydrate or request.diversity))
+            for one, state, request in zip(answers, states, requests, strict=True)
         ]
 
     def _check_channels(self, request: Request, where: str) -> None:
@@ -188,10 +202,12 @@ class Retriever:
                 slots[name] = answers
         return slots
 
-    def _seekers(self, release: Release, requests: Sequence[Request]) -> list[Seeker]:
-        states = iter(self.store.read([r.user for r in requests if r.user], self.seen_length))
-        nobody = UserState(None, ())
-        return [_seeker(release, request, next(states) if request.user else nobody) for request in requests]
+    def _states(self, requests: Sequence[Request]) -> list[UserState]:
+        """What is stored of each request's user; `UNREAD` where the store did not say."""
+        users = [request.user for request in requests if request.user]
+        found = self.outage.ask(lambda: self.store.read(users, self.seen_length))
+        states = iter([UNREAD] * len(users) if found is None else found)
+        return [next(states) if request.user else NOBODY for request in requests]
 
     def _draft(self, release: Release, request: Request, k: int, slots: Slots, answered: _Answered) -> _Draft:
         """One list of the channels' lists. One channel's alone is not merged, unless the request says how."""
@@ -207,12 +223,15 @@ class Retriever:
         channel = "+".join(slots[slot] for slot in lists)
         return _Draft(found, release.items.ids(found.rows), channel, sources, answered.dropped)
 
-    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[list[Card | None] | None]:
-        """The cards of every draft that needs them, in one round trip."""
+    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[list[Card | None] | None] | None:
+        """The cards of every draft that needs them, in one round trip; None where the store did not say."""
         needed = [bool(request.hydrate or request.diversity) for request in requests]
         wanted = [item for draft, there in zip(drafts, needed, strict=True) if there for item in draft.items]
         distinct = list(dict.fromkeys(wanted))
-        cards = dict(zip(distinct, self.store.cards(distinct), strict=True)) if distinct else {}
+        found = self.outage.ask(lambda: self.store.cards(distinct)) if distinct else []
+        if found is None:
+            return None
+        cards = dict(zip(distinct, found, strict=True))
         return [
             [cards[item] for item in draft.items] if there else None
             for draft, there in zip(drafts, needed, strict=True)
@@ -277,9 +296,12 @@ def _answered(asked: Asked, at: int, slots: Slots, request: Request, where: str)
 def _candidates(
     release: Release, request: Request, seeker: Seeker, draft: _Draft, cards: Sequence[Card | None] | None, where: str
 ) -> Candidates:
-    """The answer: of the draft, what diversity chooses."""
+    """The answer: of the draft, what diversity chooses; its first where no cards say what is diverse."""
     scores = [round(float(score), 5) for score in draft.found.scores]
-    if request.diversity is not None:
+    if cards is None and (request.hydrate or request.diversity):
+        draft = _only(draft, list(range(min(request.k, len(draft.items)))))
+        scores, cards = scores[: request.k], [None] * len(draft.items)
+    elif request.diversity is not None:
         places = _chosen(request.diversity, scores, cards or (), request.k, f"{where}diversity")
         draft, scores = _only(draft, places), [scores[at] for at in places]
         cards = [cards[at] for at in places] if cards else cards
@@ -314,6 +336,12 @@ def _only(draft: _Draft, places: list[int]) -> _Draft:
     """These places of the draft, in this order."""
     sources = None if draft.sources is None else [draft.sources[at] for at in places]
     return replace(draft, found=draft.found.only(places), items=[draft.items[at] for at in places], sources=sources)
+
+
+def _told(answer: Candidates, state: UserState, without_cards: bool) -> Candidates:
+    """The answer, with what the store did not say."""
+    missing = (*(("user",) if state is UNREAD else ()), *(("cards",) if without_cards else ()))
+    return replace(answer, degraded=missing) if missing else answer
 
 
 def _fields(card: Card | None, names: Sequence[str]) -> Card | None:
