@@ -19,12 +19,13 @@ from zhiyin.data import worlds
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import LeaveLastOut
 from zhiyin.evaluation.report import evaluate
+from zhiyin.models.base import ModelSpec
 from zhiyin.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from scoreboard import page, run  # noqa: E402
+from scoreboard import models, page, peers, run  # noqa: E402
 from scoreboard.beside import everything_else  # noqa: E402
 from scoreboard.records import RESULTS, Record, settings_of  # noqa: E402
 from scoreboard.sets import SETS, Bar  # noqa: E402
@@ -160,7 +161,7 @@ def test_baselines_learn_from_all_that_is_not_the_test() -> None:
 
 
 def test_the_page_is_written_from_the_records() -> None:
-    assert page.PAGE.read_text() == page.page(page.records(RESULTS)), "run benchmarks/scoreboard/page.py"
+    assert page.PAGE.read_text() == page.page(page.records(RESULTS), page.models()), "run benchmarks/scoreboard/page.py"
 
 
 def test_every_figure_of_the_first_table_is_in_the_records() -> None:
@@ -225,3 +226,81 @@ def test_settings_know_no_places_and_no_seed() -> None:
     assert settings_of(tables) == {"data": {"columns": ["split"]}, "training": {"epochs": 2}}
     other = {**tables, "home": "elsewhere", "training": {"seed": np.int64(4).item(), "epochs": 2}}
     assert settings_of(other) == settings_of(tables)
+
+
+def test_the_table_of_models_has_settings_for_every_model_there_is() -> None:
+    found = models.recipes(models.SETTINGS)
+    assert sorted(type(recipe.plan.model).__name__ for recipe in found.values()) == sorted(
+        name for _, name in spec.choices("zhiyin.models", ModelSpec)
+    )
+    assert all(name == type(recipe.plan.model).__name__ for name, recipe in found.items())
+    assert found["SASRec"].schema.history_length == 200
+    assert found["MIND"].schema.history_length == 50
+    assert found["SASRec"].plan.training.patience == found["MIND"].plan.training.patience  # laid over, not replaced
+    assert set(peers.NAMES) <= set(found)
+
+
+def small_films(folder: Path) -> None:
+    """A log with the columns of MovieLens-1M."""
+    data = worlds.tastes(users=60, items=40, groups=4, events_per_user=8, seed=0).data
+    log = data.events
+    events = {"user_id": log.users.astype(str), "item_id": log.items.astype(str), "time": np.arange(len(log))}
+    items = {"item_id": [str(row) for row in range(40)], "genres": [["a"], ["b", "c"]] * 20}
+    users = {"user_id": [str(row) for row in range(60)], "gender": ["F", "M"] * 30, "age": [1, 25, 50] * 20}
+    users["occupation"] = [str(row % 5) for row in range(60)]
+    folder.mkdir()
+    for name, columns in (("events", events), ("items", items), ("users", users)):
+        pa.parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
+
+
+def test_the_table_of_models_is_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_films(tmp_path / "movielens-1m")
+    places = ("--data", str(tmp_path), "--work", str(tmp_path / "work"), "--results", str(tmp_path / "told.json"))
+    text = (
+        '[common.data]\nevents = "e.parquet"\nitems = "i.parquet"\nusers = "u.parquet"\n'
+        "[common.training]\nepochs = 1\nbatch_size = 128\n"
+        '[YouTubeDNN.model]\nuse = "youtube_dnn:YouTubeDNN"\ndim = 8\nhidden = [8]\n'
+        '[MIND.model]\nuse = "mind:MIND"\ndim = 8\n[MIND.training]\nbatch_size = 64\n'
+    )
+    settings = tmp_path / "models.toml"
+    settings.write_text(text)
+
+    def told(*words: str) -> dict[str, Any]:
+        models.main(["--settings", str(settings), "--part", "ours", *places, *words])
+        return dict(json.loads((tmp_path / "told.json").read_text()))
+
+    first = told("--models", "MIND", "--seeds", "1")
+    assert list(first["models"]) == ["MIND"]
+    assert set(models.SHOWN) <= set(first["models"]["MIND"]["runs"][0]["metrics"])
+    both = told("--seeds", "1", "2")
+    assert both["models"]["MIND"]["runs"][0] == first["models"]["MIND"]["runs"][0]
+    assert [run["seed"] for run in both["models"]["YouTubeDNN"]["runs"]] == [1, 2]
+    settings.write_text(text.replace("batch_size = 64", "batch_size = 32"))
+    changed = told("--models", "MIND", "--seeds", "1")
+    assert [run["seed"] for run in changed["models"]["MIND"]["runs"]] == [1]
+    assert changed["models"]["MIND"]["settings"]["training"]["batch_size"] == 32
+    assert changed["models"]["YouTubeDNN"] == both["models"]["YouTubeDNN"]
+    capsys.readouterr()
+    told("--list")
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["recall@10", "recall@50"]
+    assert [line.split()[0] for line in lines] == ["MIND", "YouTubeDNN"]
+    recall = changed["models"]["MIND"]["runs"][0]["metrics"]["recall@50"]
+    assert re.search(rf"^\| MIND \| [\d.]+ \| {recall:.4f} \|", page.all_models(changed), re.MULTILINE)
+
+
+def test_rechubs_models_are_measured_like_ours(tmp_path: Path) -> None:
+    data = worlds.ring(30, 20, 6, 0.1, seed=0)
+    split = LeaveLastOut().split(data.events, data.clock)
+    random = np.random.default_rng(0)
+    users = random.standard_normal((len(split.test), 3, 4)).astype(np.float32)
+    items = random.standard_normal((20, 4)).astype(np.float32)
+    scorer = peers.PeerVectors(split.test, users, items)
+    expected = np.einsum("nhd,md->nhm", users, items).max(1)
+    assert np.allclose(scorer.scores(split.test.starts[[4, 2]]).numpy(), expected[[4, 2]], atol=1e-6)
+    report = evaluate({"peer": scorer}, data, split.test, ks=(5,))
+    seen = [set(data.events.history(int(event)).tolist()) for event in split.test.starts]
+    tops = [[row for row in np.argsort(-expected[at]) if row not in seen[at]][:5] for at in range(len(seen))]
+    asked = [at for at, event in enumerate(split.test.starts) if int(data.events.items[event]) not in seen[at]]
+    hits = [int(data.events.items[split.test.starts[at]]) in tops[at] for at in asked]
+    assert report.value("peer", "recall@5") == pytest.approx(np.mean(hits))

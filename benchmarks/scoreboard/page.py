@@ -3,6 +3,7 @@
 python benchmarks/scoreboard/page.py
 """
 
+import json
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,10 +12,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scoreboard.models import SHOWN
+from scoreboard.models import rows as rows_of
 from scoreboard.records import RESULTS, Record
 from scoreboard.sets import SETS, Bar, BenchmarkSet
 
 PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
+MODELS = RESULTS.parent / "models_movielens-1m.json"
 SEEDS = 3
 """Fewer runs than these are no result yet."""
 
@@ -33,7 +37,12 @@ beside it. The recipes stand in `examples/recipes`; any of them is trained by `z
 
 
 def main() -> None:
-    PAGE.write_text(page(records(RESULTS)))
+    PAGE.write_text(page(records(RESULTS), models()))
+
+
+def models() -> dict[str, Any]:
+    """What models.py has recorded."""
+    return dict(json.loads(MODELS.read_text())) if MODELS.exists() else {}
 
 
 def records(folder: Path) -> dict[str, Record]:
@@ -41,11 +50,12 @@ def records(folder: Path) -> dict[str, Record]:
     return {name: Record.open(folder / f"{name}.json") for name in SETS if (folder / f"{name}.json").exists()}
 
 
-def page(found: Mapping[str, Record]) -> str:
-    """The whole page."""
+def page(found: Mapping[str, Record], every: dict[str, Any]) -> str:
+    """The whole page, from the sets' records and from that of every model."""
     lines = [row for one in SETS.values() for row in rows(one, found.get(one.name))]
     parts = [HEAD, table(("set", "metric", "bar", "goal", "ours", "seeds", ""), lines), SMALL]
     parts += [section(one, found.get(one.name)) for one in SETS.values()]
+    parts += [all_models(every)] if every else []
     return "\n".join(parts)
 
 
@@ -178,6 +188,23 @@ def words(record: Record) -> str:
     told = run["machine"]
     where = f"{told['device']}, {told['cores']} cores, {told['memory GiB']} GiB, {told['threads']} threads"
     return f"As the evaluation states it: {run['measured']}. Run on {where}, torch {told['torch']}, {run['date']}."
+
+
+EVERY = """## Every model on MovieLens-1M
+
+Leave-last-out, the whole catalogue, seen films removed; settings stand in `benchmarks/scoreboard/models.toml`.
+Baselines learned from all that is not the test. torch-rechub's models learned from the same events, in its own
+environment, as `benchmarks/scoreboard/peers.py` says, within the limits that stand in their line. Written by
+`python benchmarks/scoreboard/models.py`.
+"""
+
+
+def all_models(told: dict[str, Any]) -> str:
+    """The table of models.py, and the machine."""
+    lines = [tuple(line.values()) for line in rows_of(told)]
+    machine = told["machine"]
+    where = f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}"
+    return "\n".join([EVERY, table(("", *SHOWN, "seconds of training", "seeds"), lines), f"Run on {where}.\n"])
 
 
 def interval(told: Mapping[str, Any], metric: str) -> str:
