@@ -189,11 +189,20 @@ def rows(told: Told) -> list[dict[str, str]]:
     lines = [row(name, [one]) for name, one in told.get("baselines", {}).items()]
     for name, one in told.get("models", {}).items():
         lines.append(row(name, one["runs"]))
-        peer = told.get("torch-rechub", {}).get(name)
-        if peer:
-            within = "at most {epochs} epochs, {seconds:.0f} s".format(**peer["limits"])
-            lines.append(row(f"  torch-rechub's {name}, {within}", peer["runs"], peer.get("failed", "")))
+        lines += peer_row(name, told)
+    lines += [
+        line for name in told.get("torch-rechub", {}) if name not in told["models"] for line in peer_row(name, told)
+    ]
     return lines or [row("nothing is recorded", [])]
+
+
+def peer_row(name: str, told: Told) -> list[dict[str, str]]:
+    """torch-rechub's line of a model, if there is one."""
+    peer = told.get("torch-rechub", {}).get(name)
+    if not peer:
+        return []
+    within = "at most {epochs} epochs, {seconds:.0f} s".format(**peer["limits"])
+    return [row(f"  torch-rechub's {name}, {within}", peer["runs"], peer.get("failed", ""))]
 
 
 def row(name: str, runs: Sequence[Told], failed: str = "") -> dict[str, str]:

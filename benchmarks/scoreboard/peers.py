@@ -5,7 +5,9 @@ vectors of their towers are read, not their approximate index. As in its example
 and the item's first genre where a model takes features; three uniform negatives a positive (four for point-wise DSSM's
 binary cross-entropy), list-wise softmax, all items for NARM and STAMP, BPR on every position for SASRec; Adam. Width
 64 everywhere. A limit of epochs and of seconds of training is stated with each figure; of its epochs and learning rates
-the one with the best recall@50 on validation counts. Neither preparation nor evaluation counts as training.
+the one with the best recall@50 on validation counts. SASRec's scores are flattened for its loss, which refuses them as
+they come; where a model does not run, its error stands in its place. Neither preparation nor evaluation counts as
+training.
 """
 
 import json
@@ -225,6 +227,8 @@ elif name == "SASRec":  # a row a user, all positions at once: an epoch is a pas
     y, mode, batch = np.zeros(len(known), np.int64), 1, 128
     model = matching.SASRec([several("seq", "concat"), several("pos", "concat", shared_with="seq"),
                              several("neg", "concat", shared_with="seq")], max_len=length, dropout_rate=0.2)
+    scored = model.forward  # two-dimensional scores, which its loss refuses: flat ones it takes
+    model.forward = lambda x: tuple(part.reshape(-1) for part in scored(x))
     for part in asked.values():
         part["seq"] = part.pop("history")
 used = {"NARM": ["history"], "STAMP": ["history"]}.get(name, list(x))
@@ -235,10 +239,15 @@ data = MatchDataGenerator(x=x, y=y)
 loader = data.generate_dataloader({"user": np.arange(2)}, {"item": np.arange(2)}, batch_size=batch, num_workers=0)[0]
 spent, passes, cut = 0.0, 20 if name == "SASRec" else 1, False
 
+def trimmed(x):  # NARM wants a batch as wide as its longest history
+    if name in ("NARM", "STAMP") and "history" in x:
+        x["history"] = x["history"][:, : int((x["history"] > 0).sum(1).max())]
+    return x
+
 def within(deadline):
     global cut
-    for one in loader:
-        yield one
+    for one, label in loader:
+        yield trimmed(one), label
         if time.perf_counter() > deadline:
             cut = True
             return
@@ -250,7 +259,8 @@ def vectors(tower, inputs):
     count, parts = len(next(iter(inputs.values()))), []
     for start in range(0, count, 512):
         part = {one: torch.from_numpy(values[start : start + 512].astype(np.int64)) for one, values in inputs.items()}
-        parts.append(getattr(model, tower + "_tower")(part))
+        found = getattr(model, tower + "_tower")(trimmed(part))
+        parts.append(found[0] if isinstance(found, tuple) else found)
     model.mode = None
     found = torch.cat(parts)
     if normed:
