@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhiyin import pipeline
+from zhiyin import cli, pipeline
 from zhiyin.data import worlds
 from zhiyin.draws import UNPRUNED, drawn, value_of
 from zhiyin.errors import SpecError, TrainingError
@@ -379,3 +379,38 @@ def test_the_best_recipe_of_a_home_of_its_own(tmp_path: Path) -> None:
     assert best.home == tmp_path / "there-best"
     pipeline.fit(best)
     assert isinstance(Fitted.open(best.run, 30), Fitted)
+
+
+def test_the_command_line_shows_the_best_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = world(tmp_path, "optimizer.table_lr = [1e-6, 0.05]\nmodel.hidden = [[16]]")
+    (tmp_path / "recipe.toml").write_text(recipe.path.read_text().replace("epochs = 3", "epochs = 1"))
+
+    def zhiyin(*words: str) -> tuple[int, str, str]:
+        before, sys.argv = sys.argv, ["zhiyin", "sweep", str(recipe.path), *words]
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            sys.argv = before
+        told = capsys.readouterr()
+        return code, told.out, " ".join(told.err.split())
+
+    code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--minutes", "1e-9")
+    assert (code, out) == (0, "")
+    assert "0 of 2 trials: the same command goes on" in err
+    code, out, err = zhiyin("--trials", "2", "--sampler", "random")
+    assert (code, out) == (0, "")
+    assert "trial 0: complete 0." in err
+    assert "trial recall@5 optimizer.table_lr model.hidden seconds" in err
+    assert "next: zhiyin fit" in err
+    assert "recipe-best.toml" in err
+    code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--json")
+    told = json.loads(out)
+    assert told["recipe"] == str(tmp_path / "recipe-best.toml")
+    assert [set(one["values"]) for one in told["trials"]] == [{"optimizer.table_lr", "model.hidden"}] * 2
+    assert told["trials"][0]["recall"] >= told["trials"][1]["recall"]
+    code, out, err = zhiyin("--sampler", "grid")
+    assert (code, out) == (2, "")
+    assert "--sampler grid; expected 'tpe' or 'random'" in err
