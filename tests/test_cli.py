@@ -28,6 +28,7 @@ VERBS = [
     "data",
     "prepare",
     "fit",
+    "sweep",
     "evaluate",
     "compare",
     "publish",

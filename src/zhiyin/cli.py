@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,8 @@ from zhiyin.screen import (
     slices_table,
     stored_words,
     training_bar,
+    trial_words,
+    trials_table,
 )
 
 if TYPE_CHECKING:
@@ -200,6 +203,48 @@ def fit(
     else:
         say(console, f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
         say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
+
+
+@app.command(epilog="Example: `zhiyin sweep recipe.toml --trials 30`")
+def sweep(
+    recipe: RecipePath,
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.", min=1)] = 20,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so long, to be gone on with; 0: when all trials are done.", min=0)
+    ] = 0.0,
+    sampler: Annotated[str, typer.Option(help="How values are drawn: 'tpe' or 'random'.")] = "tpe",
+    seed: Annotated[int, typer.Option(help="Of the draws; trials train with the recipe's own.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the trials of earlier calls.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the ranges of `[sweep]` for better settings, judged on validation, and write the best as a recipe. A sweep
+    that was interrupted goes on where it stood."""
+    from zhiyin.sweep import sweep as search
+
+    if sampler not in ("tpe", "random"):
+        raise SpecError(f"--sampler {sampler}", expected="'tpe' or 'random'")
+    read = _recipe(recipe)
+    _ = read.plan
+    with console.status("preparing") as status:
+        watch, told = trial_words(console, status.update, trials)
+        found = search(
+            read,
+            trials=trials,
+            minutes=minutes,
+            sampler="random" if sampler == "random" else "tpe",
+            seed=seed,
+            fresh=fresh,
+            watch=watch,
+            told=told,
+        )
+    if as_json:
+        print(json.dumps({"recipe": found.recipe and str(found.recipe), "trials": [asdict(t) for t in found.ranked]}))
+        return
+    console.print(trials_table(found.ranked, f"recall@{read.plan.training.measure}"))
+    if found.recipe:
+        say(console, f"next: zhiyin fit {escape(str(found.recipe))}")
+    if len(found.trials) < trials:
+        say(console, f"{len(found.trials)} of {trials} trials: the same command goes on")
 
 
 @app.command(epilog="Example: `zhiyin evaluate recipe.toml --report`")
@@ -487,8 +532,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:
-    from dataclasses import asdict
-
     from zhiyin import pipeline
 
     with console.status("preparing") as status:

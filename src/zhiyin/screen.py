@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zhiyin.evaluation.saved import Comparison
     from zhiyin.learning.fit import Progress as Training
     from zhiyin.release import Release
+    from zhiyin.trials import Trial
 
 PIPE_WIDTH = 120
 """Columns that a table may take where there is no terminal and COLUMNS does not say."""
@@ -97,6 +98,39 @@ def profile_table(training: "Training") -> Table:
     for name, seconds in sorted(training.seconds.items(), key=lambda part: -part[1]):
         each = 1e3 * seconds / max(1, training.step)
         table.add_row(name, f"{seconds:.2f}", f"{seconds / whole:.0%}", f"{each:.2f}")
+    return table
+
+
+def trial_words(
+    console: Console, status: Callable[[str], None], trials: int
+) -> tuple[Callable[[int, Mapping[str, Any], "Training"], None], Callable[["Trial"], None]]:
+    """What a sweep is watched by: where its trial stands, and a line for each that is finished."""
+
+    def watch(number: int, values: Mapping[str, Any], training: "Training") -> None:
+        best = f", best recall {training.best:.4f}" if training.best >= 0 else ""
+        status(f"trial {number + 1} of {trials}: epoch {training.epoch:.1f}{best}  {escape(_settings(values))}")
+
+    def told(trial: "Trial") -> None:
+        recall = "" if trial.recall is None else f" {trial.recall:.4f}"
+        why = f": {trial.words}" if trial.words else ""
+        say(console, f"trial {trial.number}: {trial.state}{recall}  {escape(_settings(trial.values) + why)}")
+
+    return watch, told
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {_cell(value)}" for path, value in values.items())
+
+
+def trials_table(ranked: Sequence["Trial"], measure: str, most: int = 10) -> Table:
+    """The best trials, their values, and how long they took."""
+    paths = list(ranked[0].values) if ranked else []
+    table = Table("trial", measure, *map(escape, paths), "seconds", "", box=None)
+    for one in ranked[:most]:
+        recall = "" if one.recall is None else f"{one.recall:.4f}"
+        cells = [escape(_cell(one.values[path])) for path in paths]
+        state = "" if one.state == "complete" else one.state
+        table.add_row(str(one.number), recall, *cells, f"{one.seconds:,.0f}", state)
     return table
 
 
