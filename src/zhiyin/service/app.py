@@ -29,7 +29,16 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import Failure, ReleaseError, RequestError, SpecError, StoreError, UserError, ZhiyinError
+from zhiyin.errors import (
+    Failure,
+    ReleaseError,
+    RequestError,
+    SearchError,
+    SpecError,
+    StoreError,
+    UserError,
+    ZhiyinError,
+)
 from zhiyin.retriever import Retriever
 from zhiyin.service import openapi, wire
 from zhiyin.service.live import Live
@@ -186,6 +195,7 @@ def create(
         exception_handlers={
             RequestError: _on_request_error,
             ReleaseError: _on_unavailable,
+            SearchError: _on_unavailable,
             StoreError: _on_unavailable,
             HTTPException: _on_http_error,
         },
@@ -279,7 +289,7 @@ async def _on_request_error(request: HTTPRequest, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: HTTPRequest, error: Exception) -> Response:
-    assert isinstance(error, ReleaseError | StoreError)  # noqa: S101
+    assert isinstance(error, ReleaseError | SearchError | StoreError)  # noqa: S101
     logger.warning("request %s %s refused: %s", request.method, request.url.path, error)
     return _refused(503, error)
 
@@ -297,7 +307,7 @@ def _guarded(handler: Handler) -> Handler:
     async def handle(request: HTTPRequest) -> Response:
         try:
             return await handler(request)
-        except (HTTPException, RequestError, ReleaseError, StoreError):
+        except (HTTPException, RequestError, ReleaseError, SearchError, StoreError):
             raise
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody
