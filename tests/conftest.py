@@ -248,6 +248,17 @@ def placed(request: pytest.FixtureRequest) -> Callable[[StoreSpec, Path], StoreS
     return place
 
 
+PATIENT_MILVUS = """
+import grpc
+real = grpc.server
+patient = [("grpc.http2.min_ping_interval_without_data_ms", 5000), ("grpc.keepalive_permit_without_calls", 1)]
+grpc.server = lambda pool, options: real(pool, options=[*options, *patient])
+from milvus_lite.cmdline import main
+main()
+"""
+"""Milvus Lite that allows as many pings as a Milvus server does: its client sends one every ten seconds."""
+
+
 class MilvusServer:
     """Milvus Lite as a process of its own, on a free loopback port; it keeps its data when it is killed."""
 
@@ -264,7 +275,7 @@ class MilvusServer:
         words = ["server", "--data-dir", str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)]
         kept = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "milvus_lite", *words],
+            [sys.executable, "-c", PATIENT_MILVUS, *words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=kept,

@@ -30,8 +30,11 @@ MOST_HITS = 16_384
 
 MOST_CELLS = 65_536
 
-NOT_FOUND, NOT_LOADED = 100, 101
-"""Error codes: the collection is not there; it is, but not in memory, as after a restart."""
+NOT_FOUND, NOT_LOADED, CONNECT_FAILED = 100, 101, 2
+"""Error codes: the collection is not there; it is, but not in memory, as after a restart; and the client's own."""
+
+SELDOM = 3_600_000
+"""Milliseconds between two pings of Milvus Lite, which takes more for an attack."""
 
 _clients: dict[tuple[str, str, str], Any] = {}
 _opening = threading.Lock()
@@ -149,7 +152,8 @@ class MilvusServer:
         with self._call(collection, building=True) as (client, within):
             client.flush(collection, timeout=within)
             wanted = client.prepare_index_params()
-            wanted.add_index(VECTOR, index_type=self._spec.kind, metric_type="IP", params=self._built(rows))
+            settings = {"params": self._built(rows)}  # flat, as the client likes it, Milvus Lite passes over them
+            wanted.add_index(VECTOR, index_type=self._spec.kind, metric_type="IP", params=settings)
             client.create_index(collection, wanted, sync=False, timeout=within)
             self._wait(client, collection)
             self._load(client, collection)
@@ -168,7 +172,7 @@ class MilvusServer:
             try:
                 found = self._search(client, collection, queries, k, within)
             except Exception as error:
-                if getattr(error, "code", None) != NOT_LOADED:
+                if _code(error) != NOT_LOADED:
                     raise
                 self._load(client, collection)
                 found = self._search(client, collection, queries, k, within)
@@ -245,9 +249,13 @@ class MilvusServer:
         """The client, and the seconds a call may take. What it raises becomes a sentence."""
         failures = _failures()
         within = self._spec.build_seconds if building else self._spec.timeout
+        client = None
         try:
-            yield _client(self._spec, self.place), within
+            client = _client(self._spec, self.place)
+            yield client, within
         except failures as error:
+            if client is not None and _is_away(error):
+                _forget(client)
             raise _sentence(error, collection, self.place, within) from None
 
 
@@ -256,9 +264,9 @@ def _failures() -> tuple[type[Exception], ...]:
     try:
         import grpc
         from pymilvus.exceptions import MilvusException
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
         raise SearchError(
-            f"Milvus needs the package '{error.name}', which is not installed",
+            "Milvus needs the package 'pymilvus', which is not installed",
             where="indexes.milvus",
             remedy="pip install 'zhiyin[milvus]', or choose another index.",
         ) from None
@@ -271,10 +279,25 @@ def _client(spec: Milvus, place: str) -> Any:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with a traceback
     address = str(spec.path) if spec.path is not None else spec.uri
     key = (address, spec.database, token(spec.token_env, spec.token_file, place))
+    options = {"grpc.keepalive_time_ms": SELDOM} if spec.path is not None else {}
     with _opening:
         if key not in _clients:
-            _clients[key] = pymilvus.MilvusClient(address, token=key[2], db_name=spec.database, timeout=spec.timeout)
+            _clients[key] = pymilvus.MilvusClient(
+                address,
+                token=key[2],
+                db_name=spec.database,
+                timeout=spec.timeout,
+                dedicated=True,
+                grpc_options=options,
+            )
         return _clients[key]
+
+
+def _forget(client: Any) -> None:
+    """The next call makes a new connection: this one may never come back by itself."""
+    with _opening:
+        for key in [key for key, one in _clients.items() if one is client]:
+            _clients.pop(key).close()
 
 
 def _marker(text: str) -> Marker:
@@ -285,15 +308,25 @@ def _marker(text: str) -> Marker:
     return told if isinstance(told, dict) else {}
 
 
+def _is_away(error: Exception) -> bool:
+    """Whether there is no connection, as against a call that took too long or was refused."""
+    import grpc
+
+    return isinstance(error, OSError) or _code(error) in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE)
+
+
+def _code(error: Exception) -> Any:
+    code = getattr(error, "code", None)
+    return code() if callable(code) else code
+
+
 def _sentence(error: Exception, collection: str, place: str, within: float) -> SearchError:
     import grpc
 
-    code = getattr(error, "code", None)
-    code = code() if callable(code) else code
-    if code == NOT_FOUND and collection:
+    if _code(error) == NOT_FOUND and collection:
         return gone(collection, place)
     said = " ".join(str(getattr(error, "message", "") or error).split())[:200]
-    if isinstance(error, OSError) or isinstance(code, grpc.StatusCode) or "connect" in said.lower():
+    if _is_away(error) or isinstance(_code(error), grpc.StatusCode):
         return SearchError(
             f"cannot be reached, or did not answer within {within:g} s ({said})",
             where=place,

@@ -214,9 +214,9 @@ def _failures() -> tuple[type[Exception], ...]:
     try:
         from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ApiException
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
         raise SearchError(
-            f"Qdrant needs the package '{error.name}', which is not installed",
+            "Qdrant needs the package 'qdrant-client', which is not installed",
             where="indexes.qdrant",
             remedy="pip install 'zhiyin[qdrant]', or choose another index.",
         ) from None
