@@ -72,6 +72,10 @@ class Database(Protocol):
         """All rows are there: index them. Returns when it can be searched at full speed."""
         ...
 
+    def ready(self, collection: str) -> None:
+        """Returns when it can be searched: after a restart it may first have to be read into memory."""
+        ...
+
     def count(self, collection: str) -> int: ...
 
     def search(self, collection: str, queries: Vectors, k: int) -> Rows:
@@ -138,7 +142,8 @@ class Receipt:
 
 
 def build(database: Database, name: str, vectors: Vectors) -> Receipt:
-    """Put vectors [m, d] into a new collection, a block at a time. What fails half-way is taken away again.
+    """Put vectors [m, d] into a new collection, a block at a time. What fails half-way is taken away again; what is not
+    saved within a day may be.
 
     Raises `SearchError` where a collection that is not ours has the alias's name."""
     there = database.collections()
@@ -181,6 +186,8 @@ def load(database: Database, path: Path, vectors: Vectors) -> Receipt:
         raise foreign(path, f"it is of {[receipt.rows, receipt.dim]}, the vectors are of {list(vectors.shape)}")
     if receipt.vectors != _checksum(vectors):
         raise foreign(path, "it is of other vectors")
+    if database.marker(receipt.collection) is not None:
+        database.ready(receipt.collection)
     receipt.check(database)
     return receipt
 

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ SELDOM = 3_600_000
 """Milliseconds between two pings of Milvus Lite, which takes more for an attack."""
 
 _clients: dict[tuple[str, str, str], Any] = {}
+_failed: dict[tuple[str, str, str], tuple[float, Exception]] = {}
 _opening = threading.Lock()
 
 
@@ -153,29 +154,25 @@ class MilvusServer:
             client.flush(collection, timeout=within)
             wanted = client.prepare_index_params()
             settings = {"params": self._built(rows)}  # flat, as the client likes it, Milvus Lite passes over them
-            wanted.add_index(VECTOR, index_type=self._spec.kind, metric_type="IP", params=settings)
+            wanted.add_index(VECTOR, self._spec.kind, VECTOR, metric_type="IP", params=settings)
             client.create_index(collection, wanted, sync=False, timeout=within)
             self._wait(client, collection)
-            self._load(client, collection)
+            self._load(client, collection, within)
+
+    def ready(self, collection: str) -> None:
+        with self._call(collection, building=True) as (client, within):
+            self._load(client, collection, within)
 
     def count(self, collection: str) -> int:
-        """Of a restarted server, too, which has it no longer in memory."""
-        with self._call(collection, building=True) as (client, within):
-            self._load(client, collection)
-            told = client.query(
-                collection, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=within
-            )
+        with self._call(collection) as (client, within):
+            told = self._in_memory(client, collection, within, lambda: self._count(client, collection, within))
             return int(told[0]["count(*)"])
 
     def search(self, collection: str, queries: Vectors, k: int) -> Rows:
         with self._call(collection) as (client, within):
-            try:
-                found = self._search(client, collection, queries, k, within)
-            except Exception as error:
-                if _code(error) != NOT_LOADED:
-                    raise
-                self._load(client, collection)
-                found = self._search(client, collection, queries, k, within)
+            found = self._in_memory(
+                client, collection, within, lambda: self._search(client, collection, queries, k, within)
+            )
         rows: Rows = np.full((len(queries), k), UNKNOWN, np.int32)
         for place, hits in enumerate(found):
             rows[place, : len(hits)] = hits.ids
@@ -200,6 +197,22 @@ class MilvusServer:
     def unpoint(self, alias: str) -> None:
         with self._call() as (client, within):
             client.drop_alias(alias, timeout=within)
+
+    def _in_memory(self, client: Any, collection: str, within: float, act: Callable[[], Any]) -> Any:
+        """What `act` gives. A server that was restarted has the collection on disk alone: it is told to read it, and
+        goes on with that when it takes longer than a search may."""
+        try:
+            return act()
+        except Exception as error:
+            if _code(error) != NOT_LOADED:
+                raise
+            self._load(client, collection, within)
+            return act()
+
+    def _count(self, client: Any, collection: str, within: float) -> Any:
+        return client.query(
+            collection, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=within
+        )
 
     def _search(self, client: Any, collection: str, queries: Vectors, k: int, within: float) -> Any:
         return client.search(
@@ -241,8 +254,8 @@ class MilvusServer:
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
-    def _load(self, client: Any, collection: str) -> None:
-        client.load_collection(collection, replica_number=self._spec.replicas, timeout=self._spec.build_seconds)
+    def _load(self, client: Any, collection: str, within: float) -> None:
+        client.load_collection(collection, replica_number=self._spec.replicas, timeout=within)
 
     @contextmanager
     def _call(self, collection: str = "", *, building: bool = False) -> Iterator[tuple[Any, float]]:
@@ -280,16 +293,24 @@ def _client(spec: Milvus, place: str) -> Any:
     address = str(spec.path) if spec.path is not None else spec.uri
     key = (address, spec.database, token(spec.token_env, spec.token_file, place))
     options = {"grpc.keepalive_time_ms": SELDOM} if spec.path is not None else {}
+    asked = time.monotonic()
     with _opening:
+        failed, why = _failed.get(key, (0.0, None))
+        if why is not None and failed > asked:
+            raise why  # somebody has just tried, while this one waited to
         if key not in _clients:
-            _clients[key] = pymilvus.MilvusClient(
-                address,
-                token=key[2],
-                db_name=spec.database,
-                timeout=spec.timeout,
-                dedicated=True,
-                grpc_options=options,
-            )
+            try:
+                _clients[key] = pymilvus.MilvusClient(
+                    address,
+                    token=key[2],
+                    db_name=spec.database,
+                    timeout=spec.timeout,
+                    dedicated=True,
+                    grpc_options=options,
+                )
+            except Exception as error:
+                _failed[key] = time.monotonic(), error
+                raise
         return _clients[key]
 
 
@@ -312,7 +333,8 @@ def _is_away(error: Exception) -> bool:
     """Whether there is no connection, as against a call that took too long or was refused."""
     import grpc
 
-    return isinstance(error, OSError) or _code(error) in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE)
+    lost = "closed channel" in str(error)  # by another call, which noticed first
+    return lost or isinstance(error, OSError) or _code(error) in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE)
 
 
 def _code(error: Exception) -> Any:

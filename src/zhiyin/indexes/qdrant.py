@@ -153,8 +153,11 @@ class QdrantServer:
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
+    def ready(self, collection: str) -> None:
+        """Nothing to do: the server reads what it has before it answers."""
+
     def count(self, collection: str) -> int:
-        with self._call(collection, building=True) as (client, within):
+        with self._call(collection) as (client, within):
             return int(client.count(collection, exact=True, timeout=within).count)
 
     def search(self, collection: str, queries: Vectors, k: int) -> Rows:
