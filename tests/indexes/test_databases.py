@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import httpx
 import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
 from qdrant_client import models
 
 from zhiyin import spec
@@ -360,6 +362,29 @@ def caught(act: Callable[[], Any]) -> Exception | None:
     except SearchError as error:
         return error
     return None
+
+
+def test_while_one_call_tries_to_connect_the_others_wait_and_fail_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the last of many threads would wait as often as there are threads."""
+    waiting, tried = threading.Semaphore(0), []
+
+    def counted(*arguments: Any) -> str:
+        waiting.release()
+        return ""
+
+    def refusing(*arguments: Any, **named: Any) -> None:
+        tried.append(arguments)
+        for _ in range(4):
+            assert waiting.acquire(timeout=60)
+        raise MilvusException(2, "Fail connecting")
+
+    monkeypatch.setattr("zhiyin.indexes.milvus.token", counted)
+    monkeypatch.setattr("pymilvus.MilvusClient", refusing)
+    there = MilvusDatabase(Milvus(uri="http://127.0.0.1:1"))
+    with ThreadPoolExecutor(4) as pool:
+        errors = list(pool.map(lambda _: caught(there.collections), range(4)))
+    assert [type(error) for error in errors] == [SearchError] * 4
+    assert len(tried) == 1
 
 
 def test_a_server_that_comes_back_with_another_collection_of_that_name_is_not_believed(

@@ -289,11 +289,11 @@ def _failures() -> tuple[type[Exception], ...]:
 def _client(spec: Milvus, place: str) -> Any:
     import pymilvus
 
+    asked = time.monotonic()
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with a traceback
     address = str(spec.path) if spec.path is not None else spec.uri
     key = (address, spec.database, token(spec.token_env, spec.token_file, place))
     options = {"grpc.keepalive_time_ms": SELDOM} if spec.path is not None else {}
-    asked = time.monotonic()
     with _opening:
         failed, why = _failed.get(key, (0.0, None))
         if why is not None and failed > asked:
