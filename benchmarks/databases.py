@@ -1,12 +1,11 @@
 """What does an index in a vector database cost beside one in this process? Both databases' embedded engines, which are
 not their servers: Milvus Lite behind its own gRPC, in this process, and the engine that Qdrant's client brings.
 
-    python benchmarks/databases.py VECTORS [--rows 100000] [--queries 200] [--k 100] [--out …/databases.json]
+    python benchmarks/databases.py [VECTORS] [--rows 100000] [--queries 200] [--k 100] [--out …/databases.json]
 
-VECTORS holds items.npy [m, d] and queries.npy [n, d]. Each index is built, then asked by turns: queries a second, one a
-call and 32 a call (medians), overlap@k with exact search, and the same under a filter that lets a tenth pass. What
-remains when the engine's own time is taken away, the client and this side, is told by `calls`: the same search for one
-row, k = 1, of a catalogue of 64 rows.
+VECTORS holds items.npy [m, d] and queries.npy [n, d]; without it, unit vectors round 2,000 centres are drawn. Each index is built, then asked by turns: queries a second, one a
+call and 32 a call (medians), overlap@k with exact search, and the same under a filter that lets a tenth pass. What a
+call costs whatever it asks is told by `calls`: a search for one row of a catalogue of 64.
 """
 
 import argparse
@@ -35,15 +34,15 @@ TOGETHER, SHARE, TINY = 32, 0.1, 64
 
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    read.add_argument("vectors", type=Path)
+    read.add_argument("vectors", type=Path, nargs="?")
     read.add_argument("--rows", type=int, default=100_000)
     read.add_argument("--queries", type=int, default=200)
     read.add_argument("--k", type=int, default=100)
     read.add_argument("--out", type=Path, default=RESULTS)
     given = read.parse_args()
     warnings.filterwarnings("ignore", message="Local mode is not recommended")  # it is what is measured
-    vectors = np.array(np.load(given.vectors / "items.npy", mmap_mode="r")[: given.rows])
-    queries = np.load(given.vectors / "queries.npy")[: given.queries]
+    vectors, queries = read_vectors(given.vectors) if given.vectors else drawn(given.rows, given.queries)
+    vectors, queries = np.array(vectors[: given.rows]), queries[: given.queries]
     with tempfile.TemporaryDirectory() as folder:
         specs: dict[str, IndexSpec] = {
             "exact": Exact(),
@@ -61,6 +60,19 @@ def main() -> None:
     told = {"rows": len(vectors), "dim": vectors.shape[1], "k": given.k, "queries": len(queries), "indexes": rows}
     packages = {name: version(name) for name in ("pymilvus", "milvus-lite", "qdrant-client", "faiss-cpu")}
     given.out.write_text(json.dumps({"machine": {**machine(), **packages}, **told}, indent=1) + "\n")
+
+
+def read_vectors(folder: Path) -> tuple[Vectors, Vectors]:
+    return np.load(folder / "items.npy", mmap_mode="r"), np.load(folder / "queries.npy")
+
+
+def drawn(rows: int, queries: int, dim: int = 64) -> tuple[Vectors, Vectors]:
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((2000, dim))
+    spread = 0.7 * random.standard_normal((rows + queries, dim))
+    vectors = centres[random.integers(0, len(centres), rows + queries)] + spread
+    unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit[:rows], unit[rows:]
 
 
 def timed_build(spec: IndexSpec, vectors: Vectors) -> tuple[Index, float]:
@@ -83,8 +95,8 @@ def measure(
             alone[name].append(seconds(lambda i=index: i.search(queries[at : at + 1], k)))  # noqa: B023
             filtered[name].append(seconds(lambda i=index: i.search(queries[at : at + 1], k, allowed)))  # noqa: B023
             calls[name].append(seconds(lambda i=small[name]: i.search(queries[at : at + 1], 1)))  # noqa: B023
-            if at % TOGETHER == 0:
-                part = queries[at : at + TOGETHER]
+            if at % 8 == 0:
+                part = np.roll(queries, -at, axis=0)[:TOGETHER]
                 together[name].append(seconds(lambda i=index, q=part: i.search(q, k)) / len(part))
     return [
         {
