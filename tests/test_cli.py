@@ -337,6 +337,28 @@ def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> N
     assert "the store does not answer; without it: user, cards" in done.err
 
 
+@pytest.mark.parametrize("use", ["milvus:Milvus", "qdrant:Qdrant"])
+def test_an_index_in_a_vector_database_is_published_and_served(
+    use: str, recipe: Path, milvus_server: Any, qdrant_server: Any
+) -> None:
+    there = milvus_server if use.startswith("milvus") else qdrant_server
+    table = f'use = "{use}"\nuri = "{there.uri}"\nname = "cli"\ntimeout = 20.0\n'
+    recipe.write_text(re.sub(r"(?<=items are found\n)use = .*\n", table, recipe.read_text()))
+    published = zhiyin("publish", recipe, "--no-load", "--json")
+    assert published.code == 0, published.err
+    assert published.json["proof"]["overlap"] >= 0.95
+    receipt = json.loads((recipe.parent / "recipe" / "releases" / published.json["release"] / "index.bin").read_text())
+    assert [told["rows"] for told in receipt.values()] == [40]
+    process, said = serving(recipe)
+    try:
+        answer = zhiyin("ask", "u3", "--url", address(said), "-k", "4", "--json").json
+        assert (answer["release"], answer["channel"]) == (published.json["release"], "deep")
+        assert len({candidate["item_id"] for candidate in answer["candidates"]}) == 4
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:
     shutil.rmtree(recipe.parent / "recipe" / "releases")
     process, said = serving(recipe)

@@ -132,12 +132,16 @@ class Recipe:
 
     @property
     def index(self) -> IndexSpec | Auto:
-        """`index = "auto"` stands for the table `[index]` with `use = "auto:Auto"`: publish tunes one."""
+        """`index = "auto"` stands for the table `[index]` with `use = "auto:Auto"`: publish tunes one. Its paths are
+        relative to the recipe, and absolute in a release."""
         if self.tables.get("index") == "auto":
             return Auto()
         tuned = "index" in self.tables and self._table("index").get("use") == AUTO
-        index: IndexSpec | Auto = self._used("index", "zhiyin.indexes", object if tuned else IndexSpec, HNSW())
-        return index
+        index: Any = self._used("index", "zhiyin.indexes", object if tuned else IndexSpec, HNSW())
+        resolved: IndexSpec | Auto = replace(
+            index, **{n: self._resolve(p).absolute() for n, p in spec.paths(index).items()}
+        )
+        return resolved
 
     @property
     def promise(self) -> "Promise":
