@@ -200,12 +200,11 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
     fitted = trained(recipe)
     import torch
 
-    from zhiyin.learning.examples import Examples
     from zhiyin.publish import publish as build
 
     now, index = now or datetime.now(UTC), recipe.index
     data, split = opened(recipe)
-    examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
+    examples = fitted.examples(data, torch.device("cpu"))
     return build(
         fitted.model,
         fitted.schema,

@@ -52,8 +52,10 @@ class Training:
     `min_history`: events a user must have before an example. `weight`: the event column with each example's reward.
     `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
     ends (0: never early). `run_length`: examples of one user that are learned from together, sharing the work on their
-    common history; 1 shuffles each example for itself, 0 is the model's own. `checkpoint_minutes`: between two
-    checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
+    common history; 1 shuffles each example for itself, 0 is the model's own. `id_dropout`: how likely an item of a step
+    is shown to the item tower by its features alone, so that they carry a new item; an item whose id was never learned
+    is then a new one to the tower, in the catalogue too. `checkpoint_minutes`: between two checkpoints where
+    validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
     """
 
     epochs: int = 20
@@ -65,6 +67,7 @@ class Training:
     patience: int = 3
     measure: int = 50
     run_length: int = 0
+    id_dropout: float = 0.0
     checkpoint_minutes: float = 10.0
     device: str = "auto"
     seed: int = 0
@@ -86,6 +89,8 @@ class Training:
                 f"checkpoint_minutes = {self.checkpoint_minutes}",
                 expected="min_history ≥ 0, validate_every > 0 and checkpoint_minutes ≥ 0",
             )
+        if not 0 <= self.id_dropout <= 1:
+            raise SpecError(f"{self.id_dropout}", where=".id_dropout", expected="a share, 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model with all that is needed to use it. `recall` was measured on validation at `step`."""
+    """A trained model with all that is needed to use it. `recall` was measured on validation at `step`. `nameless`
+    int64 [·]: rows of items that the item tower knows by their features alone (`Training.id_dropout`)."""
 
     model: RetrievalModel
     plan: Plan
@@ -133,11 +139,16 @@ class Fitted:
     end: int
     step: int
     recall: float
+    nameless: Tensor
+
+    def examples(self, data: Prepared, device: torch.device) -> Examples:
+        """This data as the towers see it."""
+        return Examples(data, self.schema, end=self.end, device=device).without_ids(self.nameless)
 
     def scorer(self, data: Prepared, device: str = "auto") -> TowerScorer:
         """The model as a scorer of this data's catalogue, for `evaluate`."""
         where = choose_device(device)
-        return TowerScorer(self.model.to(where), Examples(data, self.schema, end=self.end, device=where))
+        return TowerScorer(self.model.to(where), self.examples(data, where))
 
     @classmethod
     def open(cls, folder: Path, catalogue_size: int) -> "Fitted":
@@ -147,7 +158,8 @@ class Fitted:
         plan, schema = spec.build(Plan, facts["plan"], str(path)), spec.build(Schema, facts["schema"], str(path))
         model = plan.model.build(schema, catalogue_size)
         checkpoint.restore(model, tensors, path)
-        return cls(model, plan, schema, facts["end"], facts["step"], facts["recall"])
+        nameless = tensors.get("nameless", torch.empty(0, dtype=torch.int64))
+        return cls(model, plan, schema, facts["end"], facts["step"], facts["recall"], nameless)
 
 
 def fit(
@@ -198,7 +210,10 @@ class TrainingRun:
         self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
         self.clock = Clock(self.device, on=profile)
-        self.stepper = Stepper(self.model, plan.loss, self.optimizer, self.examples, crew, self.clock)
+        self.nameless = _nameless(data, self.events, training.id_dropout)
+        self.stepper = Stepper(
+            self.model, plan.loss, self.optimizer, self.examples, crew, self.clock, training.id_dropout
+        )
         self.steps_per_epoch = math.ceil(_examples_an_epoch(data.events, self.events, training) / training.batch_size)
         self.steps = self.steps_per_epoch * training.epochs
         self.step = self.stale = 0
@@ -300,12 +315,13 @@ class TrainingRun:
         self.stale = 0 if better else self.stale + 1
         if better:
             self.best = recall
-            self._save("best", checkpoint.weights(self.model), recall=recall)
+            nameless = {"nameless": self.nameless} if self.training.id_dropout else {}
+            self._save("best", checkpoint.weights(self.model) | nameless, recall=recall)
         self._save_last()
         return recall
 
     def _recall(self) -> float:
-        scorer = TowerScorer(self.model, self.examples)
+        scorer = TowerScorer(self.model, self.examples.without_ids(self.nameless))
         measure = self.training.measure
         report = evaluate({"model": scorer}, self.data, self.split.validation, ks=(measure,))
         return report.value("model", f"recall@{measure}")
@@ -387,6 +403,16 @@ def _frequencies(data: Prepared, events: Events, cap: int) -> Floats:
         users = data.events.users[events]
         weights = np.minimum(1, cap / np.bincount(users)[users]).astype(np.float32)
     return example_frequencies(data.events.items[events], len(data.items), weights)
+
+
+def _nameless(data: Prepared, events: Events, id_dropout: float) -> Tensor:
+    """The rows whose id is never learned: with id dropout those of items without an example, all when it is certain."""
+    if id_dropout == 0:
+        return torch.empty(0, dtype=torch.int64)
+    learned = np.zeros(len(data.items), bool)
+    if id_dropout < 1:
+        learned[data.events.items[events]] = True
+    return torch.from_numpy(np.flatnonzero(~learned))
 
 
 def _examples_an_epoch(log: EventLog, events: Events, training: Training) -> int:
