@@ -28,6 +28,7 @@ from zhiyin.learning import checkpoint
 from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec, Numbers, Stateful
 from zhiyin.learning.batches import Draft, Shape, ahead, draft, epoch_order
 from zhiyin.learning.distributed import Processes, own_device, processes
+from zhiyin.learning.earlier import Earlier
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.frequency import example_frequencies
 from zhiyin.learning.losses import SampledSoftmax
@@ -155,6 +156,13 @@ class Fitted:
         """The best step of the run in `folder`. Raises `TrainingError` where there is none."""
         path = folder / "best.safetensors"
         tensors, facts = checkpoint.load(path)
+        if facts["counts"][1] != catalogue_size:
+            raise TrainingError(
+                f"trained with {facts['counts'][1]:,} items, and there are {catalogue_size:,} now",
+                where=str(path),
+                remedy="Fit again: `zhiyin fit RECIPE --from RECIPE` goes on from these weights when files were "
+                "appended, --fresh starts over.",
+            )
         plan, schema = spec.build(Plan, facts["plan"], str(path)), spec.build(Schema, facts["schema"], str(path))
         model = plan.model.build(schema, catalogue_size)
         checkpoint.restore(model, tensors, path)
@@ -172,23 +180,27 @@ def fit(
     *,
     fresh: bool = False,
     profile: bool = False,
+    start: Earlier | None = None,
 ) -> Fitted:
     """Train `plan`'s model on the split's training events and return its best step.
 
     `schema` must be fitted. `folder` keeps `best.safetensors` and `last.safetensors`; a run that was interrupted there,
-    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. Under
-    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, or memory too
-    small, and `DataError` when there is nothing to learn from.
+    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. `start`:
+    a run whose weights a new one begins with, be it of this folder; `schema` must then go on from its own. Under
+    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, memory too small,
+    or `start` of other data, and `DataError` when there is nothing to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with processes(choose_device(plan.training.device)) as crew, torch.random.fork_rng(devices=[]):
         if fresh and crew.first:
-            for old in folder.glob("*.safetensors"):
+            for old in folder.glob("*.safetensors" if start is None else "last.safetensors"):
                 old.unlink()
         crew.told(None)  # nobody resumes what is being removed
         run = TrainingRun(plan, data, split, schema, folder, crew, profile=profile)
-        run.resume()
+        if not run.resume(start is not None) and start is not None:
+            start.put_into(run.model, plan.model, data)
         run.go(watch if crew.first else lambda progress: None)
+        del run  # its tables, before those that are opened
     return Fitted.open(folder, len(data.items))
 
 
@@ -220,23 +232,28 @@ class TrainingRun:
         self.best = -1.0
         self.saved = time.monotonic()
 
-    def resume(self) -> None:
-        """Go on from `last.safetensors` when it is this run's."""
+    def resume(self, anew: bool = False) -> bool:
+        """Go on from `last.safetensors` when it is this run's, and say whether it is. Raises `TrainingError` where it
+        is another's, unless that one may be replaced by a run that starts `anew`."""
         path = self.folder / "last.safetensors"
         if not path.exists():
-            return
+            return False
         tensors, facts = checkpoint.load(path)
-        if any(facts[name] != value for name, value in self._identity().items()):
+        if any(facts.get(name, "") != value for name, value in self._identity().items()):
+            if anew:
+                return False
             raise TrainingError(
                 "another run was interrupted or finished here, with another recipe or other data",
                 where=str(self.folder),
-                remedy="Use --fresh to start over, or another `home`.",
+                remedy="Use --fresh to start over, --from RECIPE to start from its weights when files were appended, "
+                "or another `home`.",
             )
         checkpoint.restore(self.model, tensors, path)
         self.optimizer.load(_part(tensors, "optimizer."))
         if isinstance(self.sampler, Stateful):
             self.sampler.load({name: tensor.numpy() for name, tensor in _part(tensors, "negatives.").items()})
         self.step, self.best, self.stale = facts["step"], facts["best"], facts["stale"]
+        return True
 
     def go(self, watch: Callable[[Progress], None]) -> None:
         """Take the steps that are left."""
@@ -359,7 +376,8 @@ class TrainingRun:
 
     def _identity(self) -> dict[str, Any]:
         counts = [len(self.data.users), len(self.data.items), len(self.data.events), len(self.split.train)]
-        return {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+        told = {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+        return {**told, "lineage": self.data.lineage}
 
 
 def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
