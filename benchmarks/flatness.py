@@ -33,8 +33,11 @@ def main() -> None:
     read.add_argument("--child", type=int, help=argparse.SUPPRESS)
     read.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = read.parse_args()
-    if given.make or given.child:
-        print(json.dumps(make(given.make, given.folder) if given.make else child(given.child, given)))
+    if given.make:
+        make(given.make, given.folder)
+        return
+    if given.child:
+        print(json.dumps(child(given.child, given)))
         return
     with tempfile.TemporaryDirectory() as folder:
         for size in given.sizes:
@@ -42,15 +45,16 @@ def main() -> None:
         runs: dict[int, list[dict[str, Any]]] = {size: [] for size in given.sizes}
         for _ in range(given.repeats):
             for size in given.sizes:
-                runs[size].append(asked("--child", size, given.steps, Path(folder)))
+                runs[size].append(json.loads(asked("--child", size, given.steps, Path(folder))))
     report(runs)
 
 
-def asked(what: str, size: int, steps: int, folder: Path) -> Any:
+def asked(what: str, size: int, steps: int, folder: Path) -> str:
+    """The last line of what a process of its own says."""
     command = [sys.executable, __file__, what, str(size), "--steps", str(steps), "--folder", str(folder / str(size))]
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.rstrip().rpartition("\n")[2]
 
 
 def make(size: int, folder: Path) -> None:

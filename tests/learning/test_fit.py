@@ -80,9 +80,7 @@ def test_training_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     assert max(recalls[-2:]) <= max(recalls[:-2])
 
 
-@pytest.mark.parametrize(
-    "batching", [{"run_length": 1}, {"run_length": 4, "examples_per_user": 6}, {}, {"id_dropout": 0.3}]
-)
+@pytest.mark.parametrize("batching", [{"run_length": 1}, {"run_length": 4, "examples_per_user": 6}, {}])
 def test_a_resumed_run_ends_in_the_same_bits(
     ring: tuple[Prepared, Split], tmp_path: Path, batching: dict[str, Any]
 ) -> None:

@@ -1,11 +1,14 @@
 """Id dropout: features alone carry a new item, ids are learned as before, and off it changes nothing."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from zhiyin import pipeline
@@ -17,7 +20,7 @@ from zhiyin.data.vocabulary import UNKNOWN, Vocabulary
 from zhiyin.errors import SpecError
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
-from zhiyin.learning.fit import Fitted, Plan, Training, fit
+from zhiyin.learning.fit import Fitted, Plan, Progress, Training, fit
 from zhiyin.learning.negatives import Mixed
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.models.base import Items
@@ -46,11 +49,17 @@ def world() -> tuple[Prepared, Split]:
     return data, LeaveLastOut().split(data.events, data.clock)
 
 
-def trained(world: tuple[Prepared, Split], folder: Path, share: float, model: Any = MODEL) -> Fitted:
+def trained(
+    world: tuple[Prepared, Split],
+    folder: Path,
+    share: float,
+    model: Any = MODEL,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> Fitted:
     data, split = world
     training = Training(epochs=8, batch_size=256, measure=5, id_dropout=share, device="cpu")
     plan = Plan(model, Mixed(32), optimizer=Optimizer(lr=0.01, table_lr=0.02), training=training)
-    return fit(plan, data, split, SCHEMA.fit(data, split), folder)
+    return fit(plan, data, split, SCHEMA.fit(data, split), folder, watch)
 
 
 def unknown_row(fitted: Fitted) -> Tensor:
@@ -60,16 +69,46 @@ def unknown_row(fitted: Fitted) -> Tensor:
 
 @pytest.mark.parametrize("model", [MODEL, DSSM(dim=16, hidden=(32,))], ids=lambda one: type(one).__name__)
 def test_features_alone_carry_a_new_item(world: tuple[Prepared, Split], tmp_path: Path, model: Any) -> None:
-    """Of the items that nobody has taken, those of the user's own group come first; by ids they come by chance."""
+    """Of the items that nobody has taken, those of the user's own group come first, with id dropout and without, if the
+    tower knows that it does not know them; a row that only negatives have moved is in the way."""
     data, split = world
     asked = split.test.starts
-    own = data.events.users[asked] % GROUPS
-    found = {}
-    for share in (0.0, 0.5):
-        scores = trained(world, tmp_path / f"{share}", share, model).scorer(data, "cpu").scores(asked)[:, -NEW:]
-        found[share] = float((scores.topk(2, dim=1).indices % GROUPS == torch.from_numpy(own)[:, None]).float().mean())
-    assert found[0.5] > 0.99
-    assert found[0.5] >= found[0.0]
+    own = torch.from_numpy(data.events.users[asked] % GROUPS)[:, None]
+
+    def own_first(fitted: Fitted) -> float:
+        scores = fitted.scorer(data, "cpu").scores(asked)[:, -NEW:]
+        return float((scores.topk(2, dim=1).indices % GROUPS == own).float().mean())
+
+    without, half = (trained(world, tmp_path / f"{share}", share, model) for share in (0.0, 0.5))
+    assert own_first(half) > 0.99
+    assert own_first(without) > own_first(replace(without, nameless=torch.empty(0, dtype=torch.int64)))
+
+
+def test_items_without_features_keep_their_ids(world: tuple[Prepared, Split], tmp_path: Path) -> None:
+    """Nothing else would be known of them; so to drop ids is refused."""
+    data, split = world
+    training = Training(epochs=1, batch_size=256, device="cpu")
+    plan = Plan(MODEL, Mixed(32), training=training)
+    assert not len(fit(plan, data, split, Schema(history_length=8), tmp_path / "kept").nameless)
+    dropping = replace(plan, training=replace(training, id_dropout=0.5))
+    with pytest.raises(SpecError, match=r"training\.id_dropout: 0\.5, and items have no features.*features\.item"):
+        fit(dropping, data, split, Schema(history_length=8), tmp_path / "refused")
+
+
+def test_a_run_that_drops_ids_resumes_to_the_bit(world: tuple[Prepared, Split], tmp_path: Path) -> None:
+    trained(world, tmp_path / "whole", 0.3)
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch >= 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trained(world, tmp_path / "cut", 0.3, watch=stop)
+    trained(world, tmp_path / "cut", 0.3)
+    for name in ("best", "last"):
+        whole, cut = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "cut"))
+        assert whole.keys() == cut.keys()
+        assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_the_row_of_unknown_ids_is_learned_and_known_ids_still_are(
@@ -90,7 +129,7 @@ def test_when_it_is_certain_a_vector_says_what_the_features_say(world: tuple[Pre
     assert not torch.equal(vectors[0], vectors[1])
 
 
-def test_off_it_draws_nothing_and_is_not_in_the_checkpoint(
+def test_off_it_draws_nothing_and_the_recipe_is_what_it_was(
     world: tuple[Prepared, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drawn(*_: object, **__: object) -> Tensor:
@@ -101,7 +140,6 @@ def test_off_it_draws_nothing_and_is_not_in_the_checkpoint(
     again = trained(world, tmp_path / "again", 0.0)
     for one, other in zip(fitted.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert b"nameless" not in (tmp_path / "off" / "best.safetensors").read_bytes()
     assert b"id_dropout" not in (tmp_path / "off" / "best.safetensors").read_bytes()
     with pytest.raises(AssertionError, match="drew"):
         trained(world, tmp_path / "on", 0.5)

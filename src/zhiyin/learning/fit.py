@@ -54,9 +54,8 @@ class Training:
     `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
     ends (0: never early). `run_length`: examples of one user that are learned from together, sharing the work on their
     common history; 1 shuffles each example for itself, 0 is the model's own. `id_dropout`: how likely an item of a step
-    is shown to the item tower by its features alone, so that they carry a new item; an item whose id was never learned
-    is then a new one to the tower, in the catalogue too. `checkpoint_minutes`: between two checkpoints where
-    validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
+    is shown to the item tower by its features alone, so that they carry a new item. `checkpoint_minutes`: between two
+    checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
     """
 
     epochs: int = 20
@@ -132,7 +131,8 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A trained model with all that is needed to use it. `recall` was measured on validation at `step`. `nameless`
-    int64 [·]: rows of items that the item tower knows by their features alone (`Training.id_dropout`)."""
+    int64 [·]: rows of items that the item tower is shown by their features alone, since their ids were never learned.
+    """
 
     model: RetrievalModel
     plan: Plan
@@ -222,7 +222,14 @@ class TrainingRun:
         self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
         self.clock = Clock(self.device, on=profile)
-        self.nameless = _nameless(data, self.events, training.id_dropout)
+        if training.id_dropout and not schema.item:
+            raise SpecError(
+                f"{training.id_dropout}, and items have no features to be known by",
+                where="training.id_dropout",
+                expected="0 where there are none",
+                remedy="Add [[features.item]], or leave id_dropout out.",
+            )
+        self.nameless = _nameless(data, self.events, schema, training.id_dropout)
         self.stepper = Stepper(
             self.model, plan.loss, self.optimizer, self.examples, crew, self.clock, training.id_dropout
         )
@@ -332,8 +339,7 @@ class TrainingRun:
         self.stale = 0 if better else self.stale + 1
         if better:
             self.best = recall
-            nameless = {"nameless": self.nameless} if self.training.id_dropout else {}
-            self._save("best", checkpoint.weights(self.model) | nameless, recall=recall)
+            self._save("best", checkpoint.weights(self.model) | {"nameless": self.nameless}, recall=recall)
         self._save_last()
         return recall
 
@@ -423,11 +429,10 @@ def _frequencies(data: Prepared, events: Events, cap: int) -> Floats:
     return example_frequencies(data.events.items[events], len(data.items), weights)
 
 
-def _nameless(data: Prepared, events: Events, id_dropout: float) -> Tensor:
-    """The rows whose id is never learned: with id dropout those of items without an example, all when it is certain."""
-    if id_dropout == 0:
-        return torch.empty(0, dtype=torch.int64)
-    learned = np.zeros(len(data.items), bool)
+def _nameless(data: Prepared, events: Events, schema: Schema, id_dropout: float) -> Tensor:
+    """The rows whose id is never learned: items without an example, all when ids are always dropped; none where items
+    have no features, since nothing else would be known of them."""
+    learned = np.full(len(data.items), not schema.item)
     if id_dropout < 1:
         learned[data.events.items[events]] = True
     return torch.from_numpy(np.flatnonzero(~learned))
