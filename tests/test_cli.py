@@ -35,6 +35,7 @@ VERBS = [
     "releases",
     "rollback",
     "serve",
+    "consume",
     "ask",
 ]
 """As `zhiyin --help` lists them."""
@@ -308,6 +309,7 @@ def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path
     assert (shown.code, shown.out) == (0, "")
     assert "Film" in shown.err
     assert "passed over: unheard" in shown.err
+    asked_with_all_that_a_request_can_say(url)
     refused(zhiyin("ask", "--url", url, "-k", "41"), 2, "k: 41; expected at most 40")
     refused(zhiyin("ask", "--url", url, "-k", "0"), 2, "k: ", ">= 1")
     port = url.rpartition(":")[2]
@@ -317,6 +319,41 @@ def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path
     assert process.returncode == 0, said
     refused(zhiyin("ask", "u3", "--url", url), 1, "no answer", "Is `zhiyin serve` running there?")
     refused(zhiyin("ask", "u3", "--url", "localhost:1"), 2, "'localhost:1/v1/retrieve' is no address")
+
+
+def asked_with_all_that_a_request_can_say(url: str) -> None:
+    def items(*words: str) -> list[str]:
+        answer = zhiyin("ask", "u3", "--url", url, "--json", *words).json
+        return [candidate["item_id"] for candidate in answer["candidates"]]
+
+    some = items("-k", "40", "--filter", "category == 'c1'")
+    assert some
+    assert all(int(item[1:]) % 4 == 1 for item in some)
+    assert set(items("-k", "40", "--seen")) == {f"i{at}" for at in range(40)}
+    assert set(items("-k", "40", "--seen", "--exclude", "i3", "--exclude", "i4")) == {
+        f"i{at}" for at in range(40) if at not in (3, 4)
+    }
+    spread = items("-k", "8", "--diverse", "category=100")  # among 32, all that u3 has not seen
+    assert sorted(int(item[1:]) % 4 for item in spread[:4]) == [0, 1, 2, 3]
+    (one,) = zhiyin("ask", "u3", "--url", url, "--json", "-k", "1", "--field", "title").json["candidates"]
+    assert list(one["card"]) == ["title"]
+    asked = ("ask", "nobody", "--url", url, "--json")
+    assert zhiyin(*asked).json["channel"] == "popular"
+    assert zhiyin(*asked, "--profile", "country=c1", "--context", "device=tv").json["channel"] == "deep"
+    refused(zhiyin(*asked, "--profile", "country"), 2, "--profile: 'country'; expected NAME=VALUE")
+    refused(zhiyin(*asked, "--diverse", "title=much"), 2, "diversity.weight: found `str`; expected `float`")
+    refused(zhiyin(*asked, "--filter", "categori == 3"), 2, "no attribute 'categori'")
+
+
+def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:
+    served = pipeline.serving(Recipe.read(recipe))
+    with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
+        assert "the store" not in zhiyin("ask", "u3", "--url", url).err
+        served.store.close()
+        done = zhiyin("ask", "u3", "--url", url, "-k", "2")
+    assert done.code == 0
+    assert "channel popular, history 0" in done.err
+    assert "the store does not answer; without it: user, cards" in done.err
 
 
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:

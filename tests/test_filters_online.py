@@ -22,7 +22,7 @@ from zhiyin.errors import RequestError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.filters.grammar import Expression, parse
-from zhiyin.indexes.base import Allowed, Hits, Index, IndexSpec, Vectors
+from zhiyin.indexes.base import Allowed, Hits, IndexSpec, Searchable, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
@@ -142,7 +142,7 @@ def test_every_index_gives_k_true_answers(indexed: Release, retriever: Retriever
 class Short:
     """An index that loses the last `lost` of what it was asked for, once, and counts how often it is asked."""
 
-    def __init__(self, index: Index, lost: int) -> None:
+    def __init__(self, index: Searchable, lost: int) -> None:
         self._index, self._lost, self.allowed = index, lost, list[int]()
 
     def __len__(self) -> int:
@@ -221,7 +221,7 @@ def test_the_popular_channel_goes_on_beyond_what_it_ranks(release: Release, retr
     np.testing.assert_allclose(answer.scores, [1 / 2, 1 / 3, 1 / 4, 1 / 5], atol=1e-5)
     everything = retriever.retrieve(few, [Request(k=ITEMS, exclude=("i9", "i0"))])[0]
     assert everything.items == ["i3", "i7", *(f"i{row}" for row in range(1, ITEMS) if row not in (3, 7, 9))]
-    assert Popular().find(few, []) == []
+    assert Popular().find(few, {}, []) == []
 
 
 def test_a_filter_that_repeats_is_compiled_once_and_goes_with_its_release(

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from zhiyin import client
-from zhiyin.errors import ReleaseError, SpecError, UserError, ZhiyinError
+from zhiyin.errors import ReleaseError, RequestError, SpecError, UserError, ZhiyinError
 from zhiyin.screen import (
     Looked,
     candidates_table,
@@ -378,9 +380,35 @@ def serve(
     logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
-        run(Live(served.releases), served.store, settings, lambda words: say(console, words))
+        live = Live(served.releases, served.store)
+        run(live, served.store, settings, lambda words: say(console, words), read.online)
     finally:
         served.store.close()
+
+
+@app.command(epilog="Example: `zhiyin consume recipe.toml`")
+def consume(
+    recipe: RecipePath,
+    once: Annotated[bool, typer.Option("--once", help="End when no entry is left, instead of waiting.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put the events that an application writes to a Redis stream into the store. Start as many as you need."""
+    from dataclasses import asdict
+
+    from zhiyin import pipeline
+
+    read, stop = _recipe(recipe), threading.Event()
+    logging.basicConfig(format="%(message)s")
+    before = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        counted = pipeline.consume(read, stop, once=once, say=lambda words: say(console, words))
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if as_json:
+        print(json.dumps(asdict(counted)))
+    else:
+        say(console, counted.words)
 
 
 @app.command(epilog="Example: `zhiyin ask 42 -k 10`")
@@ -389,14 +417,33 @@ def ask(
     url: Annotated[str, typer.Option(help="Where `zhiyin serve` listens.")] = "http://127.0.0.1:8000",
     event: Annotated[list[str] | None, typer.Option(help="An item just chosen; may be given several times.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many candidates.")] = 10,
+    filter: Annotated[str, typer.Option(help="What every candidate must be: 'price < 20 and not adult'.")] = "",
+    exclude: Annotated[list[str] | None, typer.Option(help="An item that must not come; several times.")] = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Items of the history may come, too.")] = False,
+    profile: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Adds to the stored profile; several times.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What context features read; several times.")
+    ] = None,
+    field: Annotated[list[str] | None, typer.Option(help="A field of the cards to show; all when left out.")] = None,
+    diverse: Annotated[
+        str, typer.Option(metavar="FIELD=WEIGHT", help="Differ in this field of the cards: 'category=0.5'.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Ask a running service (`zhiyin serve`) for one user's candidates."""
     request = {
         "k": k,
-        "hydrate": ["*"],
+        "hydrate": field or ["*"],
         **({"user_id": user} if user else {}),
         **({"events": [{"item_id": item} for item in event]} if event else {}),
+        **({"filter": filter} if filter else {}),
+        **({"exclude": exclude} if exclude else {}),
+        **({"exclude_seen": False} if seen else {}),
+        **({"profile": _named(profile, "--profile")} if profile else {}),
+        **({"context": _named(context, "--context")} if context else {}),
+        **({"diversity": _diversity(diverse)} if diverse else {}),
     }
     answer = client.post(url.rstrip("/") + "/v1/retrieve", request)
     if as_json:
@@ -411,6 +458,27 @@ def ask(
         )
         if answer["unknown_items"]:
             console.print(f"not in this release, and passed over: {escape(', '.join(answer['unknown_items']))}")
+        if "degraded" in answer:
+            console.print(f"[yellow]the store does not answer; without it: {', '.join(answer['degraded'])}[/]")
+
+
+def _named(words: list[str], option: str) -> dict[str, Any]:
+    """NAME=VALUE each; a value that is JSON is what JSON says, any other is text."""
+    named: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise RequestError(f"{word!r}", where=option, expected="NAME=VALUE")
+        try:
+            named[name] = json.loads(value)
+        except ValueError:
+            named[name] = value
+    return named
+
+
+def _diversity(word: str) -> dict[str, Any]:
+    ((by, weight),) = _named([word], "--diverse").items()
+    return {"by": by, "weight": weight}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

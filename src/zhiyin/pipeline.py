@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,16 @@ from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.data.tables import Column, Table
+from zhiyin.errors import DataError, SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
-from zhiyin.release import Release, Releases
+from zhiyin.release import Arrays, Release, Releases
+from zhiyin.service.stream import Consumer, Counted
 from zhiyin.stores.base import Event, Store
+from zhiyin.stores.redis import Redis
 
 if TYPE_CHECKING:
     from zhiyin.evaluation.report import Measured, Report
@@ -225,7 +229,29 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         id=f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}",
         facts=_facts(recipe, fitted, split, now),
         promise=recipe.promise,
+        tables=_tables(recipe, data, split),
     )
+
+
+def _tables(recipe: Recipe, data: Prepared, split: Split) -> dict[str, Arrays]:
+    """What the channels want to find in a release, by name: those of the recipe, and of the built-in ones those that
+    the log can serve."""
+    from zhiyin.baselines.neighbourhoods import fitted
+    from zhiyin.channels.online import BUILT_IN
+
+    whole = replace(split, train=np.arange(len(data.events)), end=int(data.events.times.max(initial=0)))
+
+    def neighbourhoods(baseline: Mapping[str, Any], keep: int) -> Arrays:
+        return fitted(baseline, data, whole, keep)
+
+    tables = {}
+    for name, channel in {**BUILT_IN, **recipe.online.channels}.items():
+        try:
+            tables[name] = channel.tables(data, neighbourhoods)
+        except (DataError, SpecError) as error:
+            if name in recipe.online.channels:
+                raise error.at(f"online.channels.{name}") from None
+    return {name: arrays for name, arrays in tables.items() if arrays}
 
 
 Watch = Callable[[str, int, int], None]
@@ -300,6 +326,31 @@ def serving(recipe: Recipe) -> Served:
     return Served(recipe.store.open(), Releases(recipe.releases))
 
 
+def consume(
+    recipe: Recipe, stop: threading.Event, *, once: bool = False, say: Callable[[str], None] = lambda words: None
+) -> Counted:
+    """Put the events of the recipe's stream into its store until `stop` is set, or, with `once`, until none is left.
+
+    Raises `SpecError` for a store that is not Redis, on which the stream would lie."""
+    if not isinstance(recipe.store, Redis):
+        raise SpecError(
+            f"a stream lies on Redis, and the store is {type(recipe.store).__name__}",
+            where=recipe.path.name,
+            remedy='Set [store] use = "redis:Redis", or send events to POST /v1/events.',
+        )
+    store = recipe.store.open()
+    try:
+        consumer = Consumer(recipe.stream, recipe.store, store)
+        say(f"taking events from {consumer.key} as {consumer.name} of group {recipe.stream.group}; ctrl-c stops it")
+        try:
+            consumer.run(stop, once=once)
+        finally:
+            consumer.close()
+        return consumer.counted
+    finally:
+        store.close()
+
+
 def _events(data: Prepared, numbers: Events) -> list[Event]:
     """These events of the log as the store takes them. An event that the log holds several times has an id for each
     further one, so that the store keeps them all, too."""
@@ -324,11 +375,16 @@ def _sample(held: HeldOut, count: int) -> Any:
 def _facts(recipe: Recipe, fitted: "Fitted", split: Split, now: datetime) -> dict[str, Any]:
     from zhiyin import spec
 
+    prepared = (recipe.prepared / "manifest.json").stat().st_mtime
     facts: dict[str, Any] = {
         "created": now.isoformat(timespec="seconds"),
+        "prepared": datetime.fromtimestamp(int(prepared), UTC).isoformat(),
         "model": spec.used_table(fitted.plan.model, "zhiyin.models"),
         "step": fitted.step,
         "split": split.words,
+        "channels": {
+            name: spec.used_table(channel, "zhiyin.channels") for name, channel in recipe.online.channels.items()
+        },
         "metrics": {f"validation recall@{fitted.plan.training.measure}": fitted.recall},
     }
     tested = recipe.run / "test.json"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zhiyin import spec
+from zhiyin.channels.online import Online
 from zhiyin.data.sources import Source
 from zhiyin.data.splits import LeaveLastOut, Splitter
 from zhiyin.errors import SpecError
@@ -16,6 +17,7 @@ from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.service.app import Service
+from zhiyin.service.stream import Stream
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 
@@ -36,6 +38,8 @@ TABLES = {
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
+    "online": "which channels find candidates, and how they are merged",
+    "stream": "events that come through Redis, without HTTP",
     "service": "the HTTP endpoint",
 }
 
@@ -78,7 +82,8 @@ class Recipe:
                 near = spec.nearest(key, TABLES)
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
-        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.service
+        _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.stream
+        _ = recipe.online, recipe.service
         return recipe
 
     @property
@@ -147,6 +152,14 @@ class Recipe:
             paths["path"] = self.home / "store"
         resolved: StoreSpec = replace(store, **paths)
         return resolved
+
+    @property
+    def online(self) -> Online:
+        return self._build(Online, "online")
+
+    @property
+    def stream(self) -> Stream:
+        return self._build(Stream, "stream")
 
     @property
     def service(self) -> Service:

@@ -28,10 +28,20 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from zhiyin.channels.online import STANDARD, Online
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import Failure, ReleaseError, RequestError, SpecError, StoreError, UserError, ZhiyinError
+from zhiyin.errors import (
+    ChannelError,
+    Failure,
+    ReleaseError,
+    RequestError,
+    SpecError,
+    StoreError,
+    UserError,
+    ZhiyinError,
+)
 from zhiyin.retriever import Retriever
-from zhiyin.service import openapi, wire
+from zhiyin.service import items, openapi, wire
 from zhiyin.service.live import Live
 from zhiyin.stores.base import Store
 
@@ -85,9 +95,11 @@ register_url_convertor("id", AnyId())
 class Endpoint:
     """What the routes share: the live release, the store, the pool, and a clock (milliseconds since 1970)."""
 
-    def __init__(self, live: Live, store: Store, settings: Service, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, live: Live, store: Store, settings: Service, clock: Callable[[], int], online: Online = STANDARD
+    ) -> None:
         self.live, self.store, self.settings, self.clock = live, store, settings, clock
-        self.retriever = Retriever(store, settings.seen_length)
+        self.retriever = Retriever(store, settings.seen_length, online)
         self.pool = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, "zhiyin-search")
         self.description = openapi.document(version("zhiyin"))
 
@@ -95,7 +107,7 @@ class Endpoint:
         started = time.perf_counter()
         wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
         now, release = self.clock(), self.live.release
-        most = min(self.settings.max_k, len(release.items))
+        most = min(self.settings.max_k, max(1, release.size))
         requests = [wire.to_request(one, now, most, f"requests[{at}]." if many else "") for at, one in enumerate(wires)]
         found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
         took = 1e3 * (time.perf_counter() - started)
@@ -113,10 +125,21 @@ class Endpoint:
         item = request.path_params["item_id"]
         card = (await self._in_pool(lambda: self.store.cards([item])))[0]
         release = self.live.held
-        there = release is not None and item in release.items
+        there = release is not None and bool(release.finds([item])[0])
         if card is None and not there:
             return _refused(404, RequestError(f"there is no item {item!r}", expected="an item of the catalogue"))
         return _json(wire.Item(item, None if card is None else dict(card), there))
+
+    async def put_items(self, request: HTTPRequest) -> Response:
+        body = wire.decode(await self._body(request), wire.NewItems)
+        now, release = self.clock(), self.live.release
+        put = await self._in_pool(lambda: items.checked(body.items, release, now))
+        there = await self._in_pool(lambda: self.live.put(put.changes, put.cards))
+        return _json(wire.Kept(len(there) - sum(there), sum(there), put.unread))
+
+    async def delete_item(self, request: HTTPRequest) -> Response:
+        item, now = request.path_params["item_id"], self.clock()
+        return _json(wire.Deleted(item, await self._in_pool(lambda: self.live.delete(items.checked_id(item), now))))
 
     async def profile(self, request: HTTPRequest) -> Response:
         try:
@@ -130,7 +153,10 @@ class Endpoint:
     async def live_release(self, request: HTTPRequest) -> Response:
         manifest = self.live.release.manifest
         told = {name: value for name, value in manifest.items() if name not in ("files", "digest", "schema")}
-        return _json({**told, "pending_error": self.live.trouble})
+        since = self.live.release.since
+        fresh, gone = (0, 0) if since is None else (len(since.fresh), len(since.gone))
+        changed = {"fresh_items": fresh, "deleted_items": gone, "store_error": self.live.store_trouble}
+        return _json({**told, **changed, "pending_error": self.live.trouble})
 
     async def healthz(self, request: HTTPRequest) -> Response:
         return _json({"status": "alive"})
@@ -171,10 +197,14 @@ class Endpoint:
 
 
 def create(
-    live: Live, store: Store, settings: Service, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    live: Live,
+    store: Store,
+    settings: Service,
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    online: Online = STANDARD,
 ) -> Starlette:
-    """The application. `clock`: milliseconds since 1970."""
-    endpoint = Endpoint(live, store, settings, clock)
+    """The application. `clock`: milliseconds since 1970; `online`: which channels there are, and which are asked."""
+    endpoint = Endpoint(live, store, settings, clock, online)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -186,13 +216,16 @@ def create(
         exception_handlers={
             RequestError: _on_request_error,
             ReleaseError: _on_unavailable,
+            ChannelError: _on_unavailable,
             StoreError: _on_unavailable,
             HTTPException: _on_http_error,
         },
         routes=[
             Route("/v1/retrieve", _guarded(endpoint.retrieve), methods=["POST"]),
             Route("/v1/events", _guarded(endpoint.events), methods=["POST"]),
+            Route("/v1/items", _guarded(endpoint.put_items), methods=["PUT"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
+            Route("/v1/items/{item_id:id}", _guarded(endpoint.delete_item), methods=["DELETE"]),
             Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),
             Route("/v1/releases/live", _guarded(endpoint.live_release), methods=["GET"]),
             Route("/healthz", _guarded(endpoint.healthz), methods=["GET"]),
@@ -203,13 +236,15 @@ def create(
     )
 
 
-def serve(live: Live, store: Store, settings: Service, say: Callable[[str], None] = print) -> None:
+def serve(
+    live: Live, store: Store, settings: Service, say: Callable[[str], None] = print, online: Online = STANDARD
+) -> None:
     """Serve until SIGINT or SIGTERM, then return; requests under way are finished. Raises `UserError` when the port is
     taken."""
     listening = _listen(settings.host, settings.port)
     say(f"serving at {_url(listening)}  (docs at {_url(listening)}/docs); ctrl-c stops it")
     with live, _stopping():
-        uvicorn.Server(_config(create(live, store, settings))).run(sockets=[listening])
+        uvicorn.Server(_config(create(live, store, settings, online=online))).run(sockets=[listening])
 
 
 @contextmanager
@@ -279,7 +314,7 @@ async def _on_request_error(request: HTTPRequest, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: HTTPRequest, error: Exception) -> Response:
-    assert isinstance(error, ReleaseError | StoreError)  # noqa: S101
+    assert isinstance(error, ReleaseError | ChannelError | StoreError)  # noqa: S101
     logger.warning("request %s %s refused: %s", request.method, request.url.path, error)
     return _refused(503, error)
 
@@ -297,7 +332,7 @@ def _guarded(handler: Handler) -> Handler:
     async def handle(request: HTTPRequest) -> Response:
         try:
             return await handler(request)
-        except (HTTPException, RequestError, ReleaseError, StoreError):
+        except (HTTPException, RequestError, ReleaseError, ChannelError, StoreError):
             raise
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody

@@ -1,12 +1,17 @@
 """The store on Redis: one server, one found by Sentinels, or a Cluster. For many replicas of the service.
 
-Four kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
+Six kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
 the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that is known of a user in one place:
 
     PREFIX{digits}e  a list of the user's events, oldest first: time (8 bytes) · name (17) · item, values, id
     PREFIX{digits}i  a set of the names of those among them that have an id
     PREFIX{digits}p  the profile
     PREFIXdigits:c   the card of an item
+    PREFIX{items}n   a sorted set of changed items, 16 bytes each, by the number of their last change
+    PREFIX{items}v   a hash of the same: item, time, values
+
+A change's number is the server's clock in microseconds, or one more than the last: also where a failover lost the last
+changes, no number is given twice. The log of changes lies on one node of a Cluster.
 
 An append is one call of a script for each user: that user's part is kept whole or not at all, but an append that fails
 may have kept the part of one user and not of another. To send the same events again is always safe. As durable as the
@@ -24,8 +29,18 @@ from pathlib import Path
 from typing import Any
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Event, Profile, UserState
-from zhiyin.stores.records import checked_cards, checked_events, checked_profiles, decode, digest, encode, identity
+from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.hot import HotCards
+from zhiyin.stores.records import (
+    checked_cards,
+    checked_changes,
+    checked_events,
+    checked_profiles,
+    decode,
+    digest,
+    encode,
+    identity,
+)
 
 with suppress(ModuleNotFoundError):  # `open` says how to get it
     import redis
@@ -145,7 +160,26 @@ return new
 Each event is put in its place in turn, as if it had come alone. What usually comes, events newer than all there are,
 reads one event of the list and pushes."""
 
-_SHA = sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
+CHANGE = """
+local clock, last = redis.call('TIME'), redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+local number = math.max(clock[1] * 1000000 + clock[2], tonumber(last[2] or 0) + 1)
+for argument = 1, #ARGV, 2 do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', number), ARGV[argument])
+  redis.call('HSET', KEYS[2], ARGV[argument], ARGV[argument + 1])
+  number = number + 1
+end
+"""
+"""KEYS: the numbers and the values of changes. ARGV: for each change the item's 16 bytes, and what is kept."""
+
+CHANGES = """
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+for at = 1, #found, 2 do found[at] = redis.call('HGET', KEYS[2], found[at]) end
+return found
+"""
+"""KEYS: the same. ARGV: a number, and how many at most. Returns value, number, value, number, … of what came after."""
+
+_SCRIPTS = {sha1(one.encode(), usedforsecurity=False).hexdigest(): one for one in (APPEND, CHANGE, CHANGES)}
+_APPEND, _CHANGE, _CHANGES = _SCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +190,8 @@ class Redis:
     then `host` and `port` are not used. A password comes from the environment variable `password_env` or from the file
     `password_file`, read when the store is opened. `ca`: what signed the servers' certificates, where the system does
     not know it; `certificate` and `key`: what the server wants to see of us. `ttl_days`: after so many days without a
-    write a user is forgotten; 0: never. Times are in seconds.
+    write a user is forgotten; 0: never. `card_cache`: cards that stay in this process, each up to `card_age` after it
+    was read; what another process puts is seen then. Times are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -178,6 +213,8 @@ class Redis:
     ttl_days: float = 0.0
     connect_timeout: float = 1.0
     timeout: float = 2.0
+    card_cache: int = 50_000
+    card_age: float = 1.0
 
     def __post_init__(self) -> None:
         if self.keep < 1 or not 0 <= self.ttl_days < 1e6 or not 0 <= self.db < 2**31 or not 0 < self.port < 65536:
@@ -187,6 +224,10 @@ class Redis:
             )
         if not (0 < self.connect_timeout < 1e6 and 0 < self.timeout < 1e6):
             raise SpecError(f"connect_timeout = {self.connect_timeout}, timeout = {self.timeout}", expected="seconds")
+        if self.card_cache < 0 or not 0 < self.card_age < 1e6:
+            raise SpecError(
+                f"card_cache = {self.card_cache}, card_age = {self.card_age}", expected="card_cache ≥ 0, seconds > 0"
+            )
         if not self.prefix.isprintable() or "{" in self.prefix or "}" in self.prefix:
             raise SpecError(f"{self.prefix!r}", where=".prefix", expected="printable text without { and }")
         if self.cluster and (self.sentinels or self.db):
@@ -220,11 +261,12 @@ class RedisStore:
     def __init__(self, spec: Redis) -> None:
         self._spec = spec
         self._ttl = round(spec.ttl_days * _DAY)
+        self._hot = HotCards(spec.card_cache, spec.card_age)
         self._idle = threading.Condition()
         self._calls = 0
         self._closed = False
         with self._call():
-            self._client: Any = _client(spec)
+            self._client: Any = connected(spec)
             self._client.ping()
 
     def append(self, events: Sequence[Event]) -> int:
@@ -232,7 +274,7 @@ class RedisStore:
         for event in checked_events(events):
             parts.setdefault(event.user, []).append(_packed(event))
         keep, ttl = self._spec.keep, self._ttl
-        counts = self._send([("EVALSHA", _SHA, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
+        counts = self._send([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
         return sum(counts)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -257,6 +299,10 @@ class RedisStore:
         self._send(commands)
 
     def cards(self, items: Sequence[str]) -> list[Card | None]:
+        with self._call():
+            return self._hot.cards(items, self._fetch)
+
+    def _fetch(self, items: list[str]) -> list[Card | None]:
         keys = [self._card(item) for item in items]
         if self._spec.cluster:
             found = self._send([("GET", key) for key in keys])
@@ -265,7 +311,29 @@ class RedisStore:
         return [None if card is None else decode(card) for card in found]
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
-        self._put({self._card(item): encode(card) for item, card in checked_cards(cards).items()})
+        checked = checked_cards(cards)
+        try:
+            self._put({self._card(item): encode(card) for item, card in checked.items()})
+        finally:
+            self._hot.forget(checked)
+
+    def drop_cards(self, items: Sequence[str]) -> None:
+        try:
+            self._send([("DEL", self._card(item)) for item in items])
+        finally:
+            self._hot.forget(items)
+
+    def put_changes(self, changes: Sequence[Change]) -> None:
+        packed: list[bytes] = []
+        for change in checked_changes(changes):
+            packed += [digest(change.item), encode((change.item, change.time, change.values))]
+        if packed:
+            self._send([("EVALSHA", _CHANGE, 2, *self._log(), *packed)])
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
+        kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
+        return [Change(item, time, values, number) for (item, time, values), number in kept]
 
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
@@ -280,6 +348,10 @@ class RedisStore:
         """Of a user's events, ids and profile."""
         stem = f"{self._spec.prefix}{{{digest(user).hex()}}}"
         return f"{stem}e", f"{stem}i", f"{stem}p"
+
+    def _log(self) -> tuple[str, str]:
+        """Of the numbers and the values of changes."""
+        return f"{self._spec.prefix}{{items}}n", f"{self._spec.prefix}{{items}}v"
 
     def _card(self, item: str) -> str:
         return f"{self._spec.prefix}{digest(item).hex()}:c"
@@ -298,7 +370,7 @@ class RedisStore:
             answers = self._answers(commands)
             unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                again = self._answers([("EVAL", APPEND, *commands[at][2:]) for at in unknown])
+                again = self._answers([("EVAL", _SCRIPTS[commands[at][1]], *commands[at][2:]) for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
             for answer in answers:
@@ -327,9 +399,8 @@ class RedisStore:
                 raise StoreError("the store is closed", where=self._spec.place)
             self._calls += 1
         try:
-            yield
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise _sentence(error, self._spec) from None
+            with explained(self._spec):
+                yield
         finally:
             with self._idle:
                 self._calls -= 1
@@ -349,8 +420,8 @@ def _state(user: str, profile: bytes | None, packed: Sequence[bytes]) -> UserSta
     return UserState(None if profile is None else decode(profile), tuple(events))
 
 
-def _client(spec: Redis) -> Any:
-    """What a connection is lost of is asked once more, on a new one: every call may be made twice."""
+def connected(spec: Redis) -> Any:
+    """A client. What a connection is lost of is asked once more, on a new one: every call may be made twice."""
     options: dict[str, Any] = {
         "username": spec.username or None,
         "password": _password(spec),
@@ -417,10 +488,14 @@ def _addresses(words: Sequence[str], where: str) -> list[tuple[str, int]]:
     return found
 
 
-def _sentence(error: Exception, spec: Redis) -> StoreError:
-    """What a client's error means, and the way out. The client's own words hold no password."""
-    what, remedy = _meaning(error, spec)
-    return StoreError(what, where=spec.place, remedy=remedy)
+@contextmanager
+def explained(spec: Redis) -> Iterator[None]:
+    """A client's error becomes a `StoreError`: what it means, and the way out. The client's words hold no password."""
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError) as error:
+        what, remedy = _meaning(error, spec)
+        raise StoreError(what, where=spec.place, remedy=remedy) from None
 
 
 def _meaning(error: Exception, spec: Redis) -> tuple[str, str]:
@@ -428,8 +503,8 @@ def _meaning(error: Exception, spec: Redis) -> tuple[str, str]:
     if isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in said or "WRONGPASS" in said:
         return (
             f"refuses us ({said})",
-            "Set store.username, and password_env or password_file; the user needs GET, SET, MGET, MSET, LRANGE, "
-            "PING, EVAL and EVALSHA, and what the script calls, on keys with the prefix.",
+            "Set store.username, and password_env or password_file; the user needs GET, SET, MGET, MSET, DEL, LRANGE, "
+            "PING, EVAL and EVALSHA, and what the scripts call, on keys with the prefix.",
         )
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in said:
         return "out of memory", "Raise the server's maxmemory, or keep less: store.keep, store.ttl_days."
