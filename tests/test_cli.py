@@ -159,6 +159,10 @@ def test_init_tells_what_comes_next_and_never_replaces_a_recipe(tmp_path: Path) 
     assert out.read_text() == "# mine"
     assert zhiyin("init", log, "--out", out, "--force").code == 0
     assert "home =" in out.read_text()
+    assert 'events = "log.csv" ' in out.read_text(), "below the recipe: a folder that can be moved"
+    (tmp_path / "recipes").mkdir()
+    assert zhiyin("init", log, "--out", tmp_path / "recipes" / "a.toml").code == 0
+    assert f'events = "{log}" ' in (tmp_path / "recipes" / "a.toml").read_text()
     refused(zhiyin("init", tmp_path / "no.csv", "--out", tmp_path / "b.toml"), 2, "no.csv")
     refused(zhiyin("init", log, "--out", tmp_path / "no" / "b.toml"), 1, "b.toml: No such file or directory")
 
@@ -183,6 +187,22 @@ def test_a_run_that_is_complete_is_not_run_again_and_fresh_begins_anew(recipe: P
     recipe.write_text(text.replace("dim = 64", "dim = 32"))
     refused(zhiyin("fit", recipe, "--json"), 1, "another run was interrupted or finished here", "--fresh")
     assert zhiyin("fit", recipe, "--fresh", "--json").json["step"] == again.json["step"]
+
+
+def test_fit_goes_on_from_the_weights_that_are_there_when_files_were_appended(recipe: Path) -> None:
+    more = [f"u{user},i{item},{1_710_000_000 + item}" for user in range(28, 33) for item in range(36, 44)]
+    (recipe.parent / "more.csv").write_text("\n".join(["user,item,time", *more]) + "\n")
+    assert zhiyin("prepare", recipe, "--append", recipe.parent / "more.csv", "--json").json["items"] == 44
+    refused(zhiyin("publish", recipe), 1, "trained with 40 items, and there are 44 now", "--from RECIPE")
+    refused(zhiyin("fit", recipe), 1, "other data", "--from RECIPE")
+    assert zhiyin("fit", recipe, "--from", recipe, "--json").code == 0
+    release = zhiyin("publish", recipe, "--no-load", "--json").json["release"]
+    assert len(Releases(recipe.parent / "recipe" / "releases").open(release).items) == 44
+
+
+def test_fit_says_when_the_recipe_is_not_what_was_prepared(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace('duplicates = "drop"', 'duplicates = "keep"'))
+    refused(zhiyin("fit", recipe), 2, "[data] was changed since the log was prepared: duplicates was left out")
 
 
 def test_load_fills_an_empty_store_and_again_changes_nothing(recipe: Path) -> None:

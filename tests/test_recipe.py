@@ -191,6 +191,22 @@ def test_paths_are_beside_the_recipe_wherever_one_stands(tmp_path: Path, monkeyp
     assert recipe.source.events.resolve() == tmp_path / "log.csv"
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    text = 'home = "~/out"\n[data]\nevents = "~/logs/*.csv"\nitems = "~/items.csv"\nusers = "a~b.csv"\n'
+    recipe = Recipe.read(written(tmp_path, text + '[store]\nuse = "lmdb:LMDB"\npath = "~/kept"\n'))
+    ada = Path("/home/ada")
+    assert (recipe.home, recipe.source.events, recipe.source.items) == (
+        ada / "out", ada / "logs" / "*.csv", ada / "items.csv"
+    )  # fmt: skip
+    assert recipe.source.users == tmp_path / "a~b.csv"
+    assert isinstance(recipe.store, LMDB)
+    assert recipe.store.path == ada / "kept"
+    assert refusal(tmp_path, '[data]\nevents = "~nobody-of-that-name/log.csv"\n') == (
+        "recipe.toml: there is no home folder ~nobody-of-that-name"
+    )
+
+
 @pytest.mark.parametrize(
     ("store", "path"), [("", "recipe/store"), ('path = "kept"', "kept"), ('path = "/kept"', "/kept")]
 )

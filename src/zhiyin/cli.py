@@ -124,7 +124,7 @@ def init(
         raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
     with console.status("looking at your files"):
         guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
-    out.write_text(recipe_text(guess, out.stem))
+    out.write_text(recipe_text(guess, out.stem, out.parent))
     if as_json:
         print(json.dumps({"recipe": str(out)}))
     name = escape(str(out))
@@ -157,7 +157,7 @@ def data(
         bar.update(task, total=1, completed=1)
     recipe = folder / "recipe.toml"
     guess = inspect(found.events, found.items, found.users, time_unit=found.time_unit)
-    recipe.write_text(recipe_text(guess, name))
+    recipe.write_text(recipe_text(guess, name, folder))
     if as_json:
         print(json.dumps({"events": str(found.events), "recipe": str(recipe)}))
     say(console, f"wrote {folder}/: next, run  zhiyin fit {recipe}")
@@ -179,6 +179,10 @@ def prepare(
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from an earlier run's weights: its recipe (this one, after an append)."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -192,7 +196,8 @@ def fit(
         _prepare(read, as_json=False)
     with training_bar(console) as watch:
         looked = Looked(watch)
-        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile)
+        earlier = None if start is None else _recipe(start).run
+        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile, start=earlier)
     if profile and looked.last is not None:
         console.print(profile_table(looked.last))
     if console.quiet:

@@ -146,9 +146,9 @@ def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> d
     golden = folder / "golden"
     inputs = {path.stem: np.load(path) for path in golden.glob("inputs/*.npy")}
     parity = float(np.abs(release.user_tower(inputs) - np.load(golden / "user_vectors.npy")).max())
-    rows = np.load(golden / "item_inputs" / "rows.npy")
     item_inputs = {path.stem: np.load(path) for path in golden.glob("item_inputs/*.npy")}
-    parity = max(parity, float(np.abs(release.item_tower(item_inputs) - release.vectors[rows]).max()))
+    told = release.item_tower(item_inputs)  # the first of the catalogue, whether the tower knows their ids or not
+    parity = max(parity, float(np.abs(told - release.vectors[: len(told)]).max()))
     if not parity <= PARITY:
         raise ReleaseError(
             f"the exported towers differ from the trained ones by {parity:.2g}",

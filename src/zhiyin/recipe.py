@@ -201,7 +201,11 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     def _resolve(self, path: Path) -> Path:
-        return path if path.is_absolute() else self.path.parent / path
+        """`~` is a home folder; relative paths begin at the recipe. Raises `SpecError` for the home of nobody."""
+        try:
+            return self.path.parent / path.expanduser()
+        except RuntimeError:
+            raise SpecError(f"there is no home folder {path.parts[0]}", where=self.path.name) from None
 
     def _build(self, kind: type[spec.Spec], name: str) -> spec.Spec:
         table = self._table(name)
