@@ -190,7 +190,7 @@ def agree(expected: str, printed: str, *, where: str, varies: bool) -> None:
 def plain(text: str, *, varies: bool) -> str:
     """Text without what may differ between machines."""
     text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{4}", "RELEASE", text)
-    text = re.sub(r"\d[\d,]*\.\d+|\d+e-\d+|[\d,]+(?= examples/s)", "NUMBER", text)
+    text = re.sub(r"(?:< )?[+-]?\d[\d,]*\.\d+|\d+e-\d+|[\d,]+(?= examples/s)", "NUMBER", text)
     if varies:
         text = re.sub(r"\d+", "NUMBER", text)
     return re.sub(r"\s+", " ", text).strip()
