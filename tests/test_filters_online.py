@@ -221,7 +221,7 @@ def test_the_popular_channel_goes_on_beyond_what_it_ranks(release: Release, retr
     np.testing.assert_allclose(answer.scores, [1 / 2, 1 / 3, 1 / 4, 1 / 5], atol=1e-5)
     everything = retriever.retrieve(few, [Request(k=ITEMS, exclude=("i9", "i0"))])[0]
     assert everything.items == ["i3", "i7", *(f"i{row}" for row in range(1, ITEMS) if row not in (3, 7, 9))]
-    assert Popular().find(few, []) == []
+    assert Popular().find(few, {}, []) == []
 
 
 def test_a_filter_that_repeats_is_compiled_once_and_goes_with_its_release(

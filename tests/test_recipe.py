@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from zhiyin import spec
+from zhiyin.channels.listed import Listed
+from zhiyin.channels.merge import RRF, Quota
+from zhiyin.channels.online import Online
+from zhiyin.channels.popular import Popular
 from zhiyin.data.sources import Source
 from zhiyin.data.splits import LeaveLastOut, TimeCut
 from zhiyin.errors import SpecError
@@ -86,6 +90,20 @@ keep = 9
 [stream]
 batch = 9
 
+[online]
+ask = ["deep", "trending"]
+merge = { use = "merge:Quota", shares = { deep = 9, trending = 1 } }
+cold = "welcome"
+deadline_ms = 30
+
+[online.channels.trending]
+use = "popular:Popular"
+half_life = 7
+
+[online.channels.welcome]
+use = "listed:Listed"
+items = ["i1", "i2"]
+
 [service]
 port = 9000
 """
@@ -125,6 +143,10 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     assert recipe.promise == Promise(overlap=0.9)
     assert recipe.store == Memory(keep=9)
     assert recipe.stream == Stream(batch=9)
+    assert recipe.online == Online(
+        ("deep", "trending"), Quota({"deep": 9, "trending": 1}), "welcome", 30.0,
+        {"trending": Popular(half_life=7), "welcome": Listed(("i1", "i2"))},
+    )  # fmt: skip
     assert recipe.service == Service(port=9000)
 
 
@@ -138,6 +160,7 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     assert recipe.promise == Promise()
     assert recipe.store == LMDB(path=tmp_path / "recipe" / "store")
     assert recipe.stream == Stream()
+    assert recipe.online == Online(("deep",), RRF(60), "popular", 0.0, {})
     assert recipe.service == Service()
     plan = Recipe.read(written(tmp_path, LEAST + '[model]\nuse = "youtube_dnn:YouTubeDNN"\n')).plan
     assert plan == Plan(YouTubeDNN(), Mixed(), SampledSoftmax(), Optimizer(), Training())
@@ -197,6 +220,26 @@ def mistakes() -> list[tuple[str, str]]:
         (
             f"{LEAST}[features]\nhistory_lenght = 5\n",
             "recipe.toml features: unknown key 'history_lenght' (did you mean 'history_length'?)",
+        ),
+        (
+            f'{LEAST}[online]\nask = ["deep", "trendy"]\n',
+            "recipe.toml online.ask[1]: there is no channel 'trendy'; expected one of deep, popular, item_to_item, ",
+        ),
+        (
+            f'{LEAST}[online]\nmerge = {{ use = "merge:Quota", shares = {{ deep = 0 }} }}\n',
+            "recipe.toml online.merge.shares: the shares add up to 0; expected a share above 0 for some channel",
+        ),
+        (
+            f'{LEAST}[online.channels.new]\nuse = "fesh:Fresh"\n',
+            "recipe.toml online.channels.new: use = 'fesh:Fresh' is unknown (did you mean 'fresh:Fresh'?); expected ",
+        ),
+        (
+            f'{LEAST}[online.channels.new]\nuse = "merge:RRF"\n',
+            "recipe.toml online.channels.new: use = 'merge:RRF' is no Channel: it has no tables and no knows ",
+        ),
+        (
+            f'{LEAST}[online]\nmerge = {{ use = "deep:Deep" }}\n',
+            "recipe.toml online.merge: use = 'deep:Deep' is no Merge: it has no merge; expected one of merge:RRF, ",
         ),
         (f"{LEAST}[features]\nhistory_length = 0\n", "recipe.toml features.history_length: 0; expected at least 1"),
         (

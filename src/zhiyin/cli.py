@@ -375,7 +375,7 @@ def serve(
     logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
-        run(Live(served.releases), served.store, settings, lambda words: say(console, words))
+        run(Live(served.releases), served.store, settings, lambda words: say(console, words), read.online)
     finally:
         served.store.close()
 

@@ -99,7 +99,10 @@ def run(home: Path, *, data: Path | None, keep: bool, port: int, console: Consol
                 lambda what, done, total: status.update(f"loading the store: {what} {done:,} of {total:,}"),
             )
         say(console, stored_words(loaded))
-        with Live(served.releases) as live, running(create(live, served.store, recipe.service), port=port) as url:
+        with (
+            Live(served.releases) as live,
+            running(create(live, served.store, recipe.service, online=recipe.online), port=port) as url,
+        ):
             _ask(url, console)
             if keep:
                 _keep(url, console)

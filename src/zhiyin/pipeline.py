@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,13 @@ from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.data.tables import Column, Table
-from zhiyin.errors import SpecError
+from zhiyin.errors import DataError, SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
-from zhiyin.release import Release, Releases
+from zhiyin.release import Arrays, Release, Releases
 from zhiyin.service.stream import Consumer, Counted
 from zhiyin.stores.base import Event, Store
 from zhiyin.stores.redis import Redis
@@ -222,7 +222,29 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         id=f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}",
         facts=_facts(recipe, fitted, split, now),
         promise=recipe.promise,
+        tables=_tables(recipe, data, split),
     )
+
+
+def _tables(recipe: Recipe, data: Prepared, split: Split) -> dict[str, Arrays]:
+    """What the channels want to find in a release, by name: those of the recipe, and of the built-in ones those that
+    the log can serve."""
+    from zhiyin.baselines.neighbourhoods import fitted
+    from zhiyin.channels.online import BUILT_IN
+
+    whole = replace(split, train=np.arange(len(data.events)), end=int(data.events.times.max(initial=0)))
+
+    def neighbourhoods(baseline: Mapping[str, Any], keep: int) -> Arrays:
+        return fitted(baseline, data, whole, keep)
+
+    tables = {}
+    for name, channel in {**BUILT_IN, **recipe.online.channels}.items():
+        try:
+            tables[name] = channel.tables(data, neighbourhoods)
+        except (DataError, SpecError) as error:
+            if name in recipe.online.channels:
+                raise error.at(f"online.channels.{name}") from None
+    return {name: arrays for name, arrays in tables.items() if arrays}
 
 
 Watch = Callable[[str, int, int], None]
@@ -351,6 +373,9 @@ def _facts(recipe: Recipe, fitted: "Fitted", split: Split, now: datetime) -> dic
         "model": spec.used_table(fitted.plan.model, "zhiyin.models"),
         "step": fitted.step,
         "split": split.words,
+        "channels": {
+            name: spec.used_table(channel, "zhiyin.channels") for name, channel in recipe.online.channels.items()
+        },
         "metrics": {f"validation recall@{fitted.plan.training.measure}": fitted.recall},
     }
     tested = recipe.run / "test.json"

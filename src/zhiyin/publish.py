@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,18 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.models.base import Items, Queries, RetrievalModel
-from zhiyin.release import ATTRIBUTES, FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
+from zhiyin.release import (
+    ATTRIBUTES,
+    CHANNELS,
+    FORMAT,
+    MANIFEST,
+    Arrays,
+    Release,
+    Releases,
+    checksums,
+    manifest_digest,
+    sync_folder,
+)
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -68,12 +80,14 @@ def publish(
     id: str,
     facts: Mapping[str, Any],
     promise: Promise = Promise(),
+    tables: Mapping[str, Arrays] = MappingProxyType({}),
 ) -> Release:
     """Build, prove and make live one release, and return it open.
 
     `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity, overlap and tuning; `popular`:
     rows, most popular first; `index`: which one, or what is to be reached (then it is tuned); `id`: sorts after every
-    older release's; `facts`: whatever else the manifest should say (metrics, model, when). Raises `ReleaseError` when
+    older release's; `facts`: whatever else the manifest should say (metrics, model, when); `tables`: what channels want
+    to find, by the channel's name. Raises `ReleaseError` when
     towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing
     is left behind then.
     """
@@ -88,6 +102,8 @@ def publish(
         if chosen.measured:
             facts = {**facts, "tuning": chosen.measured}
         facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
+        for channel, arrays in tables.items():
+            _save_arrays(hidden / CHANNELS / channel, arrays)
         _write_manifest(hidden, id, schema, chosen.spec, facts)
         release = Release.open(hidden)
         proof = prove(release, hidden, users, promise)
@@ -260,14 +276,14 @@ def _quiet() -> Iterator[None]:
         exporter.setLevel(level)
 
 
-def _first(inputs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    return {name: tensor[:count] for name, tensor in inputs.items()}
+def _first(inputs: Mapping[str, Tensor], count: int) -> Arrays:
+    return {name: tensor[:count].numpy() for name, tensor in inputs.items()}
 
 
-def _save_arrays(folder: Path, inputs: Mapping[str, Tensor]) -> None:
+def _save_arrays(folder: Path, arrays: Arrays) -> None:
     folder.mkdir(parents=True)
-    for name, tensor in inputs.items():
-        np.save(folder / f"{name}.npy", tensor.numpy())
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
 
 
 def _write_manifest(

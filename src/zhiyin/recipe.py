@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zhiyin import spec
+from zhiyin.channels.online import Online
 from zhiyin.data.sources import Source
 from zhiyin.data.splits import LeaveLastOut, Splitter
 from zhiyin.errors import SpecError
@@ -38,6 +39,7 @@ TABLES = {
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
     "stream": "events that come through Redis, without HTTP",
+    "online": "which channels find candidates, and how they are merged",
     "service": "the HTTP endpoint",
 }
 
@@ -81,7 +83,7 @@ class Recipe:
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
         _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.stream
-        _ = recipe.service
+        _ = recipe.service, recipe.online
         return recipe
 
     @property
@@ -154,6 +156,10 @@ class Recipe:
     @property
     def stream(self) -> Stream:
         return self._build(Stream, "stream")
+
+    @property
+    def online(self) -> Online:
+        return self._build(Online, "online")
 
     @property
     def service(self) -> Service:

@@ -10,6 +10,7 @@
         user_tower.onnx  item_tower.onnx
         popular.npy              rows, most popular first: the fallback
         attributes.arrow         the columns of the item table that filters read
+        channels/NAME/           arrays that a channel of the recipe wants to find here
         golden/                  queries and the user vectors that the trained model gave them
 
 Nothing here knows torch. No file is a pickle.
@@ -20,7 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,9 +42,10 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
 ATTRIBUTES = "attributes.arrow"
+CHANNELS = "channels"
 
 Arrays = Mapping[str, NDArray[Any]]
-"""Named inputs of a tower."""
+"""Named arrays: the inputs of a tower, or what a channel wants to find in a release."""
 
 
 class Tower:
@@ -70,7 +72,8 @@ class Tower:
 @dataclass(frozen=True, slots=True)
 class Release:
     """One open release. `vectors` [m, d], the vocabulary and the attributes are memory-mapped; `popular` rows, most
-    popular first; `attributes` is None in a release that was published before there were filters."""
+    popular first; `attributes` is None in a release that was published before there were filters; `tables`: what was
+    published for channels, by the channel's name, memory-mapped."""
 
     id: str
     items: Vocabulary
@@ -82,6 +85,7 @@ class Release:
     popular: Rows
     manifest: Mapping[str, Any]
     attributes: Attributes | None = None
+    tables: Mapping[str, Arrays] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -105,6 +109,7 @@ class Release:
             np.load(folder / "popular.npy"),
             manifest,
             Attributes.open(folder / ATTRIBUTES) if ATTRIBUTES in manifest["files"] else None,
+            {path.name: _arrays(path) for path in sorted((folder / CHANNELS).glob("*"))},
         )
 
 
@@ -251,6 +256,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _arrays(folder: Path) -> Arrays:
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
 
 
 def _sha256(path: Path) -> str:

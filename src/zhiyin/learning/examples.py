@@ -12,7 +12,7 @@ from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode
-from zhiyin.learning.base import Batch
+from zhiyin.learning.base import Batch, Numbers
 from zhiyin.learning.batches import Draft, Stretch
 from zhiyin.models.base import Items, Queries, Runs
 
@@ -35,13 +35,21 @@ class Examples:
         """How many items there are."""
         return len(self.data.items)
 
-    def queries(self, events: Events) -> Queries:
-        """Requests that come just before these events, as the service sees them: example age 0."""
+    def lengths(self, events: Events) -> Numbers:
+        """int64 [n] how many events stand before each of these, as far as a history reaches."""
         log = self.data.events
-        history = self._tensor(log.histories(events, self.schema.history_length))
+        before: Numbers = np.minimum(events - log.offsets[log.users[events]], self.schema.history_length)
+        return before
+
+    def queries(self, events: Events, length: int = 0) -> Queries:
+        """Requests that come just before these events, as the service sees them: example age 0. `length`: of the
+        histories' windows, where none of them is longer; 0 for the schema's."""
+        log = self.data.events
+        length = length or self.schema.history_length
+        history = self._tensor(log.histories(events, length))
         columns = self._request_columns(events, self.schema.encode_context(self.data, events, None))
         if self._past:
-            places, real = log.windows(events, self.schema.history_length)
+            places, real = log.windows(events, length)
             columns |= self._tensors({name: _masked(past[places], real) for name, past in self._past.items()})
         return Queries(history, columns)
 
