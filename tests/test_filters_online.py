@@ -22,7 +22,7 @@ from zhiyin.errors import RequestError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.filters.grammar import Expression, parse
-from zhiyin.indexes.base import Allowed, Hits, Index, IndexSpec, Vectors
+from zhiyin.indexes.base import Allowed, Hits, IndexSpec, Searchable, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
@@ -142,7 +142,7 @@ def test_every_index_gives_k_true_answers(indexed: Release, retriever: Retriever
 class Short:
     """An index that loses the last `lost` of what it was asked for, once, and counts how often it is asked."""
 
-    def __init__(self, index: Index, lost: int) -> None:
+    def __init__(self, index: Searchable, lost: int) -> None:
         self._index, self._lost, self.allowed = index, lost, list[int]()
 
     def __len__(self) -> int:

@@ -375,7 +375,8 @@ def serve(
     logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
-        run(Live(served.releases), served.store, settings, lambda words: say(console, words), read.online)
+        live = Live(served.releases, served.store)
+        run(live, served.store, settings, lambda words: say(console, words), read.online)
     finally:
         served.store.close()
 

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
@@ -29,12 +30,22 @@ def item(url: str, id: str) -> dict[str, Any]:
     return get(f"{url}/v1/items/{quote(id, safe='')}")
 
 
-def _answer(url: str, body: bytes | None) -> dict[str, Any]:
+def put_items(url: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add or replace items (`item_id`, `values`, `card`) at the service at `url`. Raises like `post`."""
+    return _answer(f"{url}/v1/items", json.dumps({"items": items}).encode(), "PUT")
+
+
+def delete_item(url: str, id: str) -> dict[str, Any]:
+    """Take an item away from the service at `url`. Raises like `post`."""
+    return _answer(f"{url}/v1/items/{quote(id, safe='')}", None, "DELETE")
+
+
+def _answer(url: str, body: bytes | None, method: str = "") -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise RequestError(f"{url!r} is no address", expected="http://HOST:PORT", remedy="See --url.")
     headers = {} if body is None else {"content-type": "application/json"}
     try:
-        request = urllib.request.Request(url, body, headers)  # noqa: S310 – http, as was just seen
+        request = urllib.request.Request(url, body, headers, method=method or None)  # noqa: S310 – http, as was just seen
         with _DIRECT.open(request, timeout=30) as response:
             answer = json.load(response)
     except urllib.error.HTTPError as error:

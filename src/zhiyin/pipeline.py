@@ -368,8 +368,10 @@ def _sample(held: HeldOut, count: int) -> Any:
 def _facts(recipe: Recipe, fitted: "Fitted", split: Split, now: datetime) -> dict[str, Any]:
     from zhiyin import spec
 
+    prepared = (recipe.prepared / "manifest.json").stat().st_mtime
     facts: dict[str, Any] = {
         "created": now.isoformat(timespec="seconds"),
+        "prepared": datetime.fromtimestamp(int(prepared), UTC).isoformat(),
         "model": spec.used_table(fitted.plan.model, "zhiyin.models"),
         "step": fitted.step,
         "split": split.words,

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -31,10 +31,12 @@ from numpy.typing import NDArray
 
 from zhiyin import spec
 from zhiyin.data.attributes import Attributes
-from zhiyin.data.vocabulary import Rows, Vocabulary
+from zhiyin.data.patch import Patch
+from zhiyin.data.vocabulary import UNKNOWN, Ids, Rows, Vocabulary
 from zhiyin.errors import ReleaseError
 from zhiyin.features.schema import Schema
-from zhiyin.indexes.base import Index, Vectors
+from zhiyin.indexes.base import Searchable, Vectors
+from zhiyin.indexes.grown import Grown
 
 FORMAT = 2
 """1: the first. 2: ids by MurmurHash64A (`items/murmur.npy`), and the items' attributes for filters."""
@@ -70,22 +72,66 @@ class Tower:
 
 
 @dataclass(frozen=True, slots=True)
+class Since:
+    """What became of a release's items since it was built. `fresh`: the rows of items that it was built without, those
+    put last first; `gone`: rows that are no more to be found, ascending; `patch`: the attributes of what was put, None
+    where the release has none."""
+
+    fresh: Rows
+    gone: Rows
+    index: Grown
+    patch: Patch | None
+
+    def left(self, rows: Rows) -> NDArray[np.bool_]:
+        """[n] which of these rows are not gone."""
+        if not len(self.gone):
+            return np.ones(len(rows), bool)
+        at = np.minimum(np.searchsorted(self.gone, rows), len(self.gone) - 1)
+        return np.asarray(self.gone[at] != rows)
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One open release. `vectors` [m, d], the vocabulary and the attributes are memory-mapped; `popular` rows, most
     popular first; `attributes` is None in a release that was published before there were filters; `tables`: what was
-    published for channels, by the channel's name, memory-mapped."""
+    published for channels, by the channel's name, memory-mapped.
+
+    `since` is None in a release as it was published. One with fresh and deleted items has a vocabulary that goes on
+    after row m-1, and an index that finds what is there now; towers, `vectors` and `attributes` stay the release's.
+    """
 
     id: str
-    items: Vocabulary
+    items: Ids
     schema: Schema
     user_tower: Tower
     item_tower: Tower
-    index: Index
+    index: Searchable
     vectors: Vectors
     popular: Rows
     manifest: Mapping[str, Any]
     attributes: Attributes | None = None
     tables: Mapping[str, Arrays] = field(default_factory=dict)
+    since: Since | None = None
+
+    @property
+    def built(self) -> int:
+        """How many rows it was built with: those that its towers know, the lowest."""
+        return len(self.vectors)
+
+    @property
+    def size(self) -> int:
+        """How many items can be found."""
+        return len(self.items) if self.since is None else len(self.since.index)
+
+    def finds(self, items: Sequence[str]) -> NDArray[np.bool_]:
+        """[n] which of these items can be found."""
+        rows = self.items.rows(items)
+        there: NDArray[np.bool_] = rows != UNKNOWN
+        return there if self.since is None else there & self.since.left(rows)
+
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """[n, d] the vectors of these rows, fresh ones among them; zeros for one that is gone."""
+        return np.asarray(self.vectors[rows]) if self.since is None else self.since.index.vectors(rows)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

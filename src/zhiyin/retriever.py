@@ -262,6 +262,9 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
     hidden = release.items.rows(request.exclude)
     if request.exclude_seen:
         hidden = np.concatenate([hidden, rows])
+    since = release.since
+    if since is not None:
+        hidden = hidden[since.left(hidden)]  # nothing finds them anyway
     known = rows != UNKNOWN
     return Seeker(
         rows=rows[known],
@@ -270,6 +273,7 @@ def _seeker(release: Release, request: Request, state: UserState) -> Seeker:
         context={**request.context, TIME: request.time, AGE: 0},
         hidden=np.unique(hidden[hidden != UNKNOWN]),
         k=min(request.k * POOL, len(release.items)) if request.diversity else request.k,
+        gone=np.empty(0, np.int32) if since is None else since.gone,
     )
 
 

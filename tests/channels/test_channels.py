@@ -23,12 +23,12 @@ from zhiyin.channels.popular import Popular
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import DAY, Split
 from zhiyin.data.tables import Table
-from zhiyin.data.vocabulary import UNKNOWN, Rows, Vocabulary
+from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.errors import DataError, RequestError, SpecError
 from zhiyin.features.schema import AGE, TIME
-from zhiyin.indexes.exact import Exact
 from zhiyin.release import Arrays, Release
-from zhiyin.stores.base import Event
+from zhiyin.service.overlay import Overlay
+from zhiyin.stores.base import Change, Event
 
 CHANNELS = [one for one in spec.examples("zhiyin.channels") if isinstance(one, Channel)]
 NOTHING = np.empty(0, np.int32)
@@ -127,26 +127,40 @@ def test_a_release_without_its_tables_says_so(channel: Channel, release: Release
         channel.find(release, {}, [one])
 
 
-def grown(release: Release, added: int = 3) -> Release:
-    """The release with items that came after it: its index has their vectors, its own files do not."""
-    size = len(release.items)
-    vectors = np.concatenate([release.vectors, np.asarray(release.vectors[:added])])
-    items = Vocabulary.of([*release.items.ids(), *(f"i{size + at}" for at in range(added))])
-    return replace(release, items=items, index=Exact().build(vectors))
+def grown(release: Release) -> Release:
+    """The release with three items that came after it, and without two of its own."""
+    overlay = Overlay(release)
+    put = [Change(f"new{at}", 2**42, {}, 1 + at) for at in range(3)]
+    overlay.apply([*put, *(Change(item, 2**42, None, 4 + at) for at, item in enumerate(release.items.ids([4, 9])))])
+    return overlay.view()
 
 
-def test_items_that_came_later_trouble_none_of_them(channel: Channel, release: Release, tabled: Any) -> None:
+def test_items_that_came_later_and_items_that_went_trouble_none_of_them(
+    channel: Channel, release: Release, tabled: Any
+) -> None:
     larger = grown(release)
+    assert larger.since is not None
     size, tables = len(larger.items), tabled(channel)
+    assert size == len(release.items) + 3
+    gone = larger.since.gone
+    later = np.array([size - 1], np.int32)
+    asked = [*some_seekers(size), seeker(later, hidden=later), seeker(np.array([1, size - 1, 4], np.int32), k=size)]
     seekers = [
-        *some_seekers(size),
-        seeker(np.array([size - 1], np.int32), hidden=np.array([size - 1], np.int32)),
-        seeker(np.array([1, size - 1, 2], np.int32), k=size),
+        replace(one, gone=gone, hidden=np.setdiff1d(one.hidden, gone), allowed=without(one.allowed, gone))
+        for one in asked
     ]
     for one, found in zip(seekers, channel.find(larger, tables, seekers), strict=True):
         rows = set(found.rows.tolist())
-        assert not rows & set(one.hidden.tolist())
+        assert not rows & ({*one.hidden.tolist()} | {*gone.tolist()})
         assert one.allowed is None or one.allowed[list(rows)].all()
+
+
+def without(allowed: Any, gone: Rows) -> Any:
+    if allowed is None:
+        return None
+    passing = allowed.copy()
+    passing[gone] = False
+    return passing
 
 
 # what each finds
@@ -249,7 +263,10 @@ def test_item_to_item_is_the_nearest_to_any_of_the_last_items(release: Release) 
         assert found.rows.tolist() == np.argsort(-best, kind="stable")[:8].tolist()
         np.testing.assert_allclose(found.scores, np.sort(best)[::-1][:8], atol=1e-5)
     assert not ItemToItem().knows(release, seeker(country="cn"))
-    assert not ItemToItem().knows(grown(release), seeker(np.array([60], np.int32)))
+    larger, later = grown(release), seeker(np.array([60], np.int32), hidden=np.array([60], np.int32))
+    assert ItemToItem().knows(larger, later), "an item that was put while it serves has neighbours, too"
+    assert len(ItemToItem().find(larger, {}, [later])[0].rows) == 10
+    assert not ItemToItem().knows(larger, replace(seeker(np.array([4], np.int32)), gone=np.array([4], np.int32)))
 
 
 class Calls:

@@ -43,7 +43,7 @@ def store() -> Store:
 def client(releases: Releases, store: Store) -> Iterator[httpx.Client]:
     settings = Service(max_k=50, max_batch=3, max_body_mb=0.01)
     with (
-        Live(releases) as live,
+        Live(releases, store) as live,
         running(create(live, store, settings, lambda: NOW)) as url,
         httpx.Client(base_url=url) as client,
     ):
@@ -391,7 +391,7 @@ def test_the_description_is_openapi_and_holds_every_wire_type(client: httpx.Clie
         assert path.startswith("/")
         named = {part[1:-1] for part in path.split("/") if part.startswith("{")}
         for method, operation in methods.items():
-            assert method in ("get", "put", "post")
+            assert method in ("get", "put", "post", "delete")
             assert {one["name"] for one in operation.get("parameters", ())} == named
             assert all(one["in"] == "path" and one["required"] for one in operation.get("parameters", ()))
             assert all(code.isdigit() or code in ("4XX", "5XX") for code in operation["responses"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from zhiyin import spec
-from zhiyin.stores.base import Event, Store, StoreSpec, UserState
+from zhiyin.stores.base import Change, Event, Store, StoreSpec, UserState
 from zhiyin.stores.memory import Memory
 
 IDS = ["u", "*", "\r\n", "{}", "知", "u" * 600, "\x00", "v"]
@@ -28,6 +28,7 @@ events = st.builds(
     values,
     st.sampled_from(["", "", "", "e1", "e2"]),
 )
+changes = st.builds(Change, ids, st.sampled_from([0, -(2**63), 2**63 - 1]), st.none() | values)
 KEEP = 4
 
 
@@ -38,6 +39,7 @@ class Plain:
         self.events: dict[str, list[Event]] = {}
         self.profiles: dict[str, dict[str, Any]] = {}
         self.cards: dict[str, dict[str, Any]] = {}
+        self.changes: list[Change] = []
 
     def append(self, event: Event) -> int:
         kept = self.events.setdefault(event.user, [])
@@ -90,6 +92,24 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.put_cards(cards)
         self.model.cards |= cards
 
+    @rule(items=st.lists(ids, max_size=3))
+    def drop_cards(self, items: list[str]) -> None:
+        self.store.drop_cards(items)
+        self.model.cards = {item: card for item, card in self.model.cards.items() if item not in items}
+
+    @rule(batch=st.lists(changes, max_size=4))
+    def put_changes(self, batch: list[Change]) -> None:
+        self.store.put_changes(batch)
+        for change in batch:
+            self.model.changes = [kept for kept in self.model.changes if kept.item != change.item] + [change]
+
+    @rule(seen=st.integers(0, 6), limit=st.integers(0, 5))
+    def read_changes(self, seen: int, limit: int) -> None:
+        """On from any place where a reader may stand."""
+        all = self.store.changes(0, 100)
+        seen = min(seen, len(all))
+        assert self.store.changes(all[seen - 1].number if seen else 0, limit) == all[seen : seen + limit]
+
     @rule(users=st.lists(ids, max_size=4), limit=st.integers(0, KEEP + 1))
     def read(self, users: list[str], limit: int) -> None:
         assert self.store.read(users, limit) == [self.model.state(user, limit) for user in users]
@@ -107,6 +127,9 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def everyone_is_as_in_the_model(self) -> None:
         assert self.store.read(IDS, KEEP) == [self.model.state(user, KEEP) for user in IDS]
+        kept = self.store.changes(0, 100)
+        assert [replace(change, number=0) for change in kept] == self.model.changes
+        assert [change.number for change in kept] == sorted({change.number for change in kept})
 
 
 @pytest.mark.parametrize("example", spec.examples("zhiyin.stores"), ids=lambda one: str(one)[:60])

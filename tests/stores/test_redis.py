@@ -20,7 +20,7 @@ from redis.connection import Connection
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.recipe import Recipe
-from zhiyin.stores.base import Event, StoreSpec
+from zhiyin.stores.base import Change, Event, StoreSpec
 from zhiyin.stores.records import digest
 from zhiyin.stores.redis import Redis
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ALLOWED = [
     *("+ping", "+get", "+set", "+mget", "+mset", "+eval", "+evalsha", "+pexpire", "+exists"),
     *("+llen", "+lrange", "+lindex", "+ltrim", "+rpush", "+sismember", "+sadd", "+srem"),
+    *("+del", "+time", "+zadd", "+zrevrange", "+zrangebyscore", "+hset", "+hget"),
 ]
 Placed = Callable[[StoreSpec, Path], StoreSpec]
 VARIABLE = "ZHIYIN_TEST_PASSWORD"
@@ -104,6 +105,11 @@ def test_each_call_is_one_round_trip(
     assert turns.of(lambda: store.put_profiles({user: {"age": 1} for user in users})) == (1, nodes)
     assert turns.of(lambda: store.read(users, 50)) == (1, nodes)
     assert turns.of(lambda: store.cards(items)) == (1, nodes)
+    store.changes(0, 1)
+    store.put_changes([Change("i", 1, {})])
+    assert turns.of(lambda: store.put_changes([Change(item, 1, {"title": item}) for item in items])) == (1, 1)
+    assert turns.of(lambda: store.changes(0, 1000)) == (1, 1)
+    assert turns.of(lambda: store.drop_cards(items[:0])) == (0, 0)
     assert [len(state.events) for state in store.read(users, 50)] == [5] * 100
     assert store.cards(items) == [{"title": item} for item in items]
     store.close()
@@ -128,11 +134,13 @@ def test_no_id_touches_a_key_outside_the_prefix(
         store.append([Event(id, id, 1, {"a": id}), Event(id, id, 1, id=id)])
         store.put_profiles({id: {"name": id}})
         store.put_cards({id: {"title": id}})
+        store.put_changes([Change(id, 1, {"title": id})])
+    assert len(store.changes(0, 99)) == len(ODD)
     assert [len(state.events) for state in store.read(ODD, 9)] == [2] * len(ODD)
     assert store.cards(ODD) == [{"title": id} for id in ODD]
     made: Any = {key for node, there in zip(nodes, before, strict=True) for key in set(node.keys()) - there}
-    shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c)".encode()
-    assert len(made) == 4 * len(ODD)
+    shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c|\{{items\}}[nv])".encode()
+    assert len(made) == 4 * len(ODD) + 2
     assert all(re.fullmatch(shape, key) for key in made)
     for node in nodes:
         node.close()
@@ -187,6 +195,26 @@ def test_what_is_dropped_leaves_nothing_behind(placed: Placed, tmp_path: Path, r
     store.close()
 
 
+def test_no_number_of_a_change_is_given_twice_even_where_the_log_was_lost(
+    placed: Placed, tmp_path: Path, redis_server: "RedisServer"
+) -> None:
+    """As after a failover to a replica that had not yet heard of the last changes; nor where the clock stands still."""
+    spec = cast(Redis, placed(Redis(), tmp_path))
+    store = spec.open()
+    store.put_changes([Change(f"i{at}", 1, {}) for at in range(3000)])
+    numbers = [change.number for change in store.changes(0, 5000)]
+    assert len(set(numbers)) == 3000
+    with redis_server.client() as client:
+        client.zremrangebyrank(f"{spec.prefix}{{items}}n", 1000, -1)
+        store.put_changes([Change("new", 1, {})])
+        assert [change.item for change in store.changes(numbers[-1], 9)] == ["new"]
+        ahead = 2**52
+        client.zadd(f"{spec.prefix}{{items}}n", {digest("new"): ahead})
+    store.put_changes([Change("newer", 1, {}), Change("newest", 1, {})])
+    assert [change.number for change in store.changes(ahead, 9)] == [ahead + 1, ahead + 2]
+    store.close()
+
+
 def test_thousands_of_events_of_one_user_in_any_order(placed: Placed, tmp_path: Path) -> None:
     """More than a script may push at once; and placed by time, whatever the order they come in."""
     store = replace(cast(Redis, placed(Redis(), tmp_path)), keep=4500).open()
@@ -213,6 +241,10 @@ def test_a_password_comes_from_the_environment_or_a_file_and_is_never_told(
         store.put_profiles({"u": {"age": 3}})
         store.put_cards({"i": {"title": "t"}})
         assert (store.read(["u"], 9)[0].profile, store.cards(["i"])) == ({"age": 3}, [{"title": "t"}])
+        store.put_changes([Change("i", 1, {}), Change("j", 1, None)])
+        assert [change.item for change in store.changes(0, 9)] == ["i", "j"]
+        store.drop_cards(["i"])
+        assert store.cards(["i"]) == [None]
         told = [repr(one), repr(store), str(vars(store)["_spec"])]
         store.close()
         assert not any(WORD in text for text in told)

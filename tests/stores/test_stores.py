@@ -13,7 +13,7 @@ import pytest
 
 from zhiyin import spec
 from zhiyin.errors import RequestError, StoreError
-from zhiyin.stores.base import Event, Store, StoreSpec, UserState
+from zhiyin.stores.base import Change, Event, Store, StoreSpec, UserState
 from zhiyin.stores.redis import Redis
 
 SPECS: list[StoreSpec] = spec.examples("zhiyin.stores")
@@ -111,16 +111,88 @@ def test_profiles_and_cards_are_replaced_whole(store: Store) -> None:
     assert store.cards(["i", "j", "i"]) == [{"title": "two"}, None, {"title": "two"}]
 
 
+def test_dropped_cards_are_gone_and_others_stay(store: Store) -> None:
+    store.put_cards({id: {"title": id} for id in ODD})
+    store.drop_cards([*ODD[:4], "never there"])
+    store.drop_cards([])
+    assert store.cards(ODD) == [None] * 4 + [{"title": id} for id in ODD[4:]]
+    store.put_cards({ODD[0]: {}})
+    assert store.cards(ODD[:2]) == [{}, None]
+
+
+def told(changes: list[Change]) -> list[tuple[str, int, Any]]:
+    return [(change.item, change.time, change.values) for change in changes]
+
+
+def test_changes_come_in_the_order_they_were_put_the_last_of_each_item(store: Store) -> None:
+    assert store.changes(0, 10) == []
+    store.put_changes([])
+    store.put_changes([Change("a", 5, {"tags": ["x"], "at": 2.5}), Change("b", 6, None), Change("c", 7, {})])
+    first = store.changes(0, 10)
+    assert told(first) == [("a", 5, {"tags": ["x"], "at": 2.5}), ("b", 6, None), ("c", 7, {})]
+    assert 0 < first[0].number < first[1].number < first[2].number
+    store.put_changes([Change("a", 3, None), Change("d", 8, {}), Change("d", 9, {"n": 1})])
+    assert told(store.changes(first[-1].number, 10)) == [("a", 3, None), ("d", 9, {"n": 1})]
+    assert told(store.changes(0, 10)) == [("b", 6, None), ("c", 7, {}), ("a", 3, None), ("d", 9, {"n": 1})]
+
+
+def test_changes_are_read_page_by_page_to_the_last(store: Store) -> None:
+    store.put_changes([Change(f"i{at}", at, {"at": at}) for at in range(25)])
+    read: list[Change] = []
+    while page := store.changes(read[-1].number if read else 0, 7):
+        assert len(page) <= 7
+        read += page
+    assert told(read) == [(f"i{at}", at, {"at": at}) for at in range(25)]
+    assert store.changes(0, 0) == []
+
+
+def test_changes_of_odd_ids_are_told_apart(store: Store) -> None:
+    store.put_changes([Change(id, -(2**63) if at % 2 else 2**63 - 1, {"id": id}) for at, id in enumerate(ODD)])
+    store.put_changes([Change(ODD[0], 1, None)])
+    assert [(change.item, change.values) for change in store.changes(0, 99)] == [
+        *((id, {"id": id}) for id in ODD[1:]),
+        (ODD[0], None),
+    ]
+
+
+def test_who_follows_the_changes_of_many_threads_misses_none(store: Store) -> None:
+    """8 threads put; one reads on from the last number it saw, as a replica does."""
+    done = threading.Event()
+
+    def follow() -> list[Change]:
+        seen: list[Change] = []
+        while not (done.is_set() and not store.changes(seen[-1].number if seen else 0, 1)):
+            seen += store.changes(seen[-1].number if seen else 0, 100)
+        return seen
+
+    def put(thread: int) -> None:
+        for at in range(6):
+            store.put_changes([Change(f"{thread}.{at}{half}", at, {}) for half in "ab"])
+
+    with ThreadPoolExecutor(9) as pool:
+        following = pool.submit(follow)
+        try:
+            for future in [pool.submit(put, thread) for thread in range(8)]:
+                future.result()
+        finally:
+            done.set()
+        seen = following.result()
+    assert {change.item for change in seen} == {f"{t}.{at}{half}" for t in range(8) for at in range(6) for half in "ab"}
+    assert [change.number for change in seen] == sorted({change.number for change in seen})
+
+
 def test_what_the_caller_does_afterwards_changes_nothing(store: Store) -> None:
     profile: dict[str, Any] = {"tags": ["a"]}
     values = {"page": ["x"]}
     store.put_profiles({"u": profile})
     store.put_cards({"i": profile})
     store.append([Event("u", "i", 1, values)])
+    store.put_changes([Change("i", 1, profile)])
     profile["tags"].append("b")
     values["page"].append("y")
     assert store.read(["u"], 1)[0] == UserState({"tags": ["a"]}, (Event("u", "i", 1, {"page": ["x"]}),))
     assert store.cards(["i"]) == [{"tags": ["a"]}]
+    assert told(store.changes(0, 1)) == [("i", 1, {"tags": ["a"]})]
 
 
 def test_numbers_and_text_of_numpy_become_plain_json(store: Store) -> None:
@@ -154,6 +226,9 @@ def test_what_is_no_json_is_refused_and_nothing_is_kept(store: Store, values: di
             put({"good": {}, "bad": values})
     assert store.read(["good"], 1)[0].profile is None
     assert store.cards(["good"]) == [None]
+    with pytest.raises(RequestError, match=said.replace("events", "changes")):
+        store.put_changes([Change("good", 1, {}), Change("bad", 1, values)])
+    assert store.changes(0, 9) == []
 
 
 @pytest.mark.parametrize(
@@ -172,6 +247,9 @@ def test_an_event_that_no_store_can_hold_is_refused_by_name(store: Store, event:
         store.put_profiles({"": {}})
     with pytest.raises(RequestError, match="cards: an empty id"):
         store.put_cards({"": {}})
+    if event.item in ("", "\udfff") or event.time >= 2**63:
+        with pytest.raises(RequestError, match=said.replace("events", "changes")):
+            store.put_changes([Change(event.item, event.time, {})])
 
 
 def test_the_first_and_the_last_time_there_is_are_times(store: Store) -> None:
@@ -228,6 +306,9 @@ def test_a_closed_store_says_so_and_closing_twice_is_harmless(store: Store) -> N
         lambda: store.read(["u"], 1),
         lambda: store.cards(["i"]),
         lambda: store.put_cards({"i": {}}),
+        lambda: store.drop_cards(["i"]),
+        lambda: store.put_changes([Change("i", 1, {})]),
+        lambda: store.changes(0, 1),
         lambda: store.put_profiles({"u": {}}),
     ]
     for call in calls:

@@ -1,7 +1,7 @@
 """What a channel is: one way to find candidates for some seekers in one release."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,7 +25,7 @@ class Seeker:
 
     `rows` [h] and `events`: the history this release knows, oldest first. `hidden`: rows that must not come back,
     sorted. `context` holds the request's own facts, its time among them. `allowed` [m]: the only rows that may come
-    back; None for any.
+    back; None for any. `gone`: rows of items that were deleted, ascending, none of them hidden or allowed.
     """
 
     rows: Rows
@@ -35,6 +35,7 @@ class Seeker:
     hidden: Rows
     k: int
     allowed: Allowed | None = None
+    gone: Rows = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,15 @@ class Channel(Protocol):
 
 
 def visible(rows: Rows, seeker: Seeker) -> np.ndarray:
-    """bool [f]: which of these rows are hits, allowed, and not hidden."""
+    """bool [f]: which of these rows are hits, allowed, and neither hidden nor gone."""
     there: np.ndarray = rows != UNKNOWN
     if seeker.allowed is not None:
         there &= seeker.allowed[rows]
     if len(seeker.hidden):
         there &= ~np.isin(rows, seeker.hidden)
+    if len(seeker.gone):
+        at = np.minimum(np.searchsorted(seeker.gone, rows), len(seeker.gone) - 1)
+        there &= seeker.gone[at] != rows
     return there
 
 
@@ -87,6 +91,7 @@ def left(release: Release, seeker: Seeker) -> Allowed:
     """bool [m]: every row of the release that may come back, in an array of its own."""
     rows = np.ones(len(release.items), bool) if seeker.allowed is None else seeker.allowed.copy()
     rows[seeker.hidden] = False
+    rows[seeker.gone] = False
     return rows
 
 
@@ -99,10 +104,8 @@ def best(rows: Rows, scores: Vectors, seeker: Seeker) -> Found:
 
 
 def unit_vectors(release: Release, rows: Rows) -> Vectors:
-    """[n, d] these items' vectors, each of length 1; of an item that the release has no vector of, 0."""
-    there = rows < len(release.vectors)
-    vectors = np.zeros((len(rows), release.vectors.shape[1]), np.float32)
-    vectors[there] = release.vectors[rows[there]]
+    """[n, d] these items' vectors, each of length 1; of an item that is gone, 0."""
+    vectors = release.vectors_of(rows).copy()
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors /= np.where(lengths > 0, lengths, 1)
     return vectors

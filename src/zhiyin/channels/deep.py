@@ -35,16 +35,14 @@ class Deep:
 
 def trained_rows(release: Release, seeker: Seeker) -> Rows:
     """The history without items that came after the towers were trained."""
-    return (
-        seeker.rows if len(release.items) == len(release.vectors) else seeker.rows[seeker.rows < len(release.vectors)]
-    )
+    return seeker.rows if release.since is None else seeker.rows[seeker.rows < release.built]
 
 
 def _trained(release: Release, seeker: Seeker) -> Seeker:
     """The seeker without the events of items that came after the towers were trained."""
-    if len(release.items) == len(release.vectors):
+    if release.since is None:
         return seeker
-    there = seeker.rows < len(release.vectors)
+    there = seeker.rows < release.built
     events = [event for event, known in zip(seeker.events, there, strict=True) if known]
     return replace(seeker, rows=seeker.rows[there], events=events)
 

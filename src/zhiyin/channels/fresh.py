@@ -37,14 +37,14 @@ class Fresh:
             raise SpecError(f"{self.days}", where=".days", expected="a number above 0")
 
     def tables(self, data: Prepared, neighbourhoods: Neighbourhoods) -> Arrays:
-        """`rows` newest first, equal ones by row, those without a time last; `published` [1] how many rows the
-        catalogue had. Raises `DataError` where neither the column nor the log's clock tells."""
+        """`rows` newest first, equal ones by row, those without a time last. Raises `DataError` where neither the
+        column nor the log's clock tells."""
         seconds = _column(data, self.column) if self.column else _first_seen(data)
         order = np.argsort(-seconds, kind="stable")  # NaN comes last
         if self.days is not None:
             since = data.events.times.max(initial=0) / 1000 - self.days * DAY / 1000
             order = order[seconds[order] > since]
-        return {"rows": order.astype(np.int32), "published": np.array([len(seconds)])}
+        return {"rows": order.astype(np.int32)}
 
     def knows(self, release: Release, seeker: Seeker) -> bool:
         return True
@@ -52,8 +52,7 @@ class Fresh:
     def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
         if not tables:
             raise unpublished(release)
-        (published,) = tables["published"].tolist()
-        added = np.arange(len(release.items) - 1, published - 1, -1, dtype=np.int32)
+        added = np.empty(0, np.int32) if release.since is None else release.since.fresh
         order: Rows = np.concatenate([added, tables["rows"]]) if len(added) else tables["rows"]
         places = [first(order, seeker) for seeker in seekers]
         return [placed(order[one], one) for one in places]

@@ -8,7 +8,7 @@ import numpy as np
 from zhiyin.channels.base import Found, Neighbourhoods, Seeker, unit_vectors
 from zhiyin.channels.searching import search
 from zhiyin.data.prepared import Prepared
-from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.errors import SpecError
 from zhiyin.release import Arrays, Release
 
@@ -30,7 +30,7 @@ class ItemToItem:
 
     def knows(self, release: Release, seeker: Seeker) -> bool:
         """By an event whose item has a vector."""
-        return bool((seeker.rows < len(release.vectors)).any())
+        return bool(len(_there(seeker)))
 
     def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
         latest = [self._latest(release, seeker) for seeker in seekers]
@@ -46,9 +46,14 @@ class ItemToItem:
 
     def _latest(self, release: Release, seeker: Seeker) -> np.ndarray:
         """Newest first."""
-        rows = seeker.rows[seeker.rows < len(release.vectors)][::-1]
+        rows = _there(seeker)[::-1]
         _, first = np.unique(rows, return_index=True)
         return rows[np.sort(first)[: self.last]]
+
+
+def _there(seeker: Seeker) -> Rows:
+    """The history without items that were deleted."""
+    return seeker.rows if not len(seeker.gone) else seeker.rows[~np.isin(seeker.rows, seeker.gone)]
 
 
 def _without_interests(found: Found) -> Found:

@@ -31,7 +31,7 @@ def search(release: Release, vectors: Sequence[Vectors], seekers: Sequence[Seeke
 def wanted(release: Release, seeker: Seeker) -> int:
     """How many candidates this seeker can have: k, or what the release has left."""
     if seeker.allowed is None:
-        return min(seeker.k, len(release.items) - len(seeker.hidden))
+        return min(seeker.k, release.size - len(seeker.hidden))
     passing, hidden = np.count_nonzero(seeker.allowed), np.count_nonzero(seeker.allowed[seeker.hidden])
     return min(seeker.k, int(passing - hidden))
 

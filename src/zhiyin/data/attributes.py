@@ -31,18 +31,42 @@ MOST_BYTES = 256 << 20
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
+class Answers:
+    """What passes which filter, remembered for as many as there is room, the newest used. Safe from many threads at
+    once."""
+
+    __slots__ = ("_answers", "_lock")
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, text: str, make: Callable[[], Kept]) -> Kept:
+        """What was kept under `text`, or else what `make` says, which is kept then."""
+        with self._lock:
+            if text in self._answers:
+                self._answers.move_to_end(text)
+                return self._answers[text]
+        made = make()
+        made.setflags(write=False)
+        with self._lock:
+            made = self._answers.setdefault(text, made)
+            self._answers.move_to_end(text)
+            while len(self._answers) > max(1, min(MOST_KEPT, MOST_BYTES // max(1, len(made)))):
+                self._answers.popitem(last=False)
+        return made
+
+
 class Attributes:
     """One column an attribute, one row an item, and a bounded cache of which items pass what. Safe from many threads at
     once."""
 
-    __slots__ = ("_answers", "_arrow", "_lock", "kinds")
+    __slots__ = ("_arrow", "answers", "kinds")
 
     def __init__(self, arrow: pa.Table) -> None:
         """`arrow`: a table as `of` lays it out, each column in one piece."""
-        self._arrow = arrow
+        self._arrow, self.answers = arrow, Answers()
         self.kinds: dict[str, Kind] = {one.name: _kind(one.type) for one in arrow.schema if one.name}
-        self._answers: OrderedDict[str, Kept] = OrderedDict()
-        self._lock = Lock()
 
     @classmethod
     def of(cls, table: Table, separators: Mapping[str, str] | None = None) -> Self:
@@ -72,21 +96,6 @@ class Attributes:
         """The Arrow array of one attribute: text as a dictionary of it, a list as one of such."""
         column = self._arrow.column(name)
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-    def answer(self, text: str, make: Callable[[], Kept]) -> Kept:
-        """What was kept under `text`, or else what `make` says, which is kept then."""
-        with self._lock:
-            if text in self._answers:
-                self._answers.move_to_end(text)
-                return self._answers[text]
-        made = make()
-        made.setflags(write=False)
-        with self._lock:
-            made = self._answers.setdefault(text, made)
-            self._answers.move_to_end(text)
-            while len(self._answers) > max(1, min(MOST_KEPT, MOST_BYTES // max(1, len(self)))):
-                self._answers.popitem(last=False)
-        return made
 
 
 def _kind(one: pa.DataType) -> Kind:

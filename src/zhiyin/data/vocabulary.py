@@ -1,10 +1,10 @@
 """External ids ↔ rows. A memory-mapped hash index: opening one costs nothing, a look-up touches a few pages."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,22 @@ UNKNOWN = -1
 """Padding, an unknown item, a missing hit. No real row is ever reserved for that."""
 
 _CHUNK = 1 << 16
+
+
+class Ids(Protocol):
+    """External ids ↔ rows, as far as the online path asks."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, one: object) -> bool: ...
+
+    def rows(self, ids: Sequence[str]) -> Rows:
+        """[n] the row of each id, `UNKNOWN` for an id that is not here."""
+        ...
+
+    def ids(self, rows: Iterable[int] | Rows) -> list[str]:
+        """The external id of each row. `IndexError` for a row that is none."""
+        ...
 
 
 class Vocabulary:
@@ -156,6 +172,42 @@ class Vocabulary:
             if one in seen:
                 raise DataError(f"the id {one.decode()!r} occurs twice", expected="ids that are unique")
             seen.add(one)
+
+
+class Grown:
+    """A vocabulary, and ids that came after, whose rows follow its own: as many as there were when this was made.
+
+    `later` and `names` may grow on, at their end, and only there: what is here never changes.
+    """
+
+    __slots__ = ("_base", "_first", "_later", "_names", "_size")
+
+    def __init__(self, base: Ids, later: Mapping[str, int], names: Sequence[str]) -> None:
+        """`later`: the row of each id that came after; `names[i]`: the id of the i-th of them."""
+        self._base, self._first, self._size = base, len(base), len(base) + len(names)
+        self._later, self._names = later, names
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, one: object) -> bool:
+        return isinstance(one, str) and bool(self.rows([one])[0] != UNKNOWN)
+
+    def rows(self, ids: Sequence[str]) -> Rows:
+        """[n] the row of each id, `UNKNOWN` for an id that is not here."""
+        found = self._base.rows(ids)
+        for at in np.flatnonzero(found == UNKNOWN).tolist():
+            row = self._later.get(ids[at], UNKNOWN)
+            found[at] = row if row < self._size else UNKNOWN
+        return found
+
+    def ids(self, rows: Iterable[int] | Rows) -> list[str]:
+        """The external id of each row. `IndexError` for a row that is none."""
+        wanted = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, np.int64)
+        if len(wrong := wanted[(wanted < 0) | (wanted >= self._size)]):
+            raise IndexError(f"row {wrong[0]} is not in a vocabulary of {self._size} ids")
+        own = iter(self._base.ids(wanted[wanted < self._first]))
+        return [next(own) if row < self._first else self._names[row - self._first] for row in wanted.tolist()]
 
 
 def _joined(encoded: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -63,12 +63,16 @@ def allowed(release: Release, text: str) -> Kept:
             f"the live release '{release.id}' was published without attributes, so it cannot be filtered",
             remedy="Publish again with this zhiyin.",
         )
-    return bitmap(release.attributes, text)
+    whole, since = release.attributes, release.since
+    if since is None or since.patch is None:
+        return bitmap(whole, text)
+    patch = since.patch
+    return patch.answers.of(text, lambda: patch.laid_over(bitmap(whole, text), bitmap(patch.attributes, text)))
 
 
 def bitmap(attributes: Attributes, text: str) -> Kept:
     """The same for any attributes."""
-    return attributes.answer(text, lambda: _checked(attributes, parse(text)))
+    return attributes.answers.of(text, lambda: _checked(attributes, parse(text)))
 
 
 def _checked(attributes: Attributes, expression: Expression) -> Kept:

@@ -32,7 +32,7 @@ class Hits:
         return cls(np.full((queries, k), UNKNOWN, np.int32), np.full((queries, k), -np.inf, np.float32))
 
 
-class Index(Protocol):
+class Searchable(Protocol):
     """Vectors that can be searched, from many threads at once."""
 
     def __len__(self) -> int: ...
@@ -44,6 +44,10 @@ class Index(Protocol):
         width, for a query that is not finite, and for `allowed` of another length.
         """
         ...
+
+
+class Index(Searchable, Protocol):
+    """What a spec builds."""
 
     def save(self, path: Path) -> None:
         """Write one file, which must not exist."""

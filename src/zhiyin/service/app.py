@@ -41,7 +41,7 @@ from zhiyin.errors import (
     ZhiyinError,
 )
 from zhiyin.retriever import Retriever
-from zhiyin.service import openapi, wire
+from zhiyin.service import items, openapi, wire
 from zhiyin.service.live import Live
 from zhiyin.stores.base import Store
 
@@ -107,7 +107,7 @@ class Endpoint:
         started = time.perf_counter()
         wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
         now, release = self.clock(), self.live.release
-        most = min(self.settings.max_k, len(release.items))
+        most = min(self.settings.max_k, max(1, release.size))
         requests = [wire.to_request(one, now, most, f"requests[{at}]." if many else "") for at, one in enumerate(wires)]
         found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
         took = 1e3 * (time.perf_counter() - started)
@@ -125,10 +125,21 @@ class Endpoint:
         item = request.path_params["item_id"]
         card = (await self._in_pool(lambda: self.store.cards([item])))[0]
         release = self.live.held
-        there = release is not None and item in release.items
+        there = release is not None and bool(release.finds([item])[0])
         if card is None and not there:
             return _refused(404, RequestError(f"there is no item {item!r}", expected="an item of the catalogue"))
         return _json(wire.Item(item, None if card is None else dict(card), there))
+
+    async def put_items(self, request: HTTPRequest) -> Response:
+        body = wire.decode(await self._body(request), wire.NewItems)
+        now, release = self.clock(), self.live.release
+        put = await self._in_pool(lambda: items.checked(body.items, release, now))
+        there = await self._in_pool(lambda: self.live.put(put.changes, put.cards))
+        return _json(wire.Kept(len(there) - sum(there), sum(there), put.unread))
+
+    async def delete_item(self, request: HTTPRequest) -> Response:
+        item, now = request.path_params["item_id"], self.clock()
+        return _json(wire.Deleted(item, await self._in_pool(lambda: self.live.delete(items.checked_id(item), now))))
 
     async def profile(self, request: HTTPRequest) -> Response:
         try:
@@ -142,7 +153,10 @@ class Endpoint:
     async def live_release(self, request: HTTPRequest) -> Response:
         manifest = self.live.release.manifest
         told = {name: value for name, value in manifest.items() if name not in ("files", "digest", "schema")}
-        return _json({**told, "pending_error": self.live.trouble})
+        since = self.live.release.since
+        fresh, gone = (0, 0) if since is None else (len(since.fresh), len(since.gone))
+        changed = {"fresh_items": fresh, "deleted_items": gone, "store_error": self.live.store_trouble}
+        return _json({**told, **changed, "pending_error": self.live.trouble})
 
     async def healthz(self, request: HTTPRequest) -> Response:
         return _json({"status": "alive"})
@@ -209,7 +223,9 @@ def create(
         routes=[
             Route("/v1/retrieve", _guarded(endpoint.retrieve), methods=["POST"]),
             Route("/v1/events", _guarded(endpoint.events), methods=["POST"]),
+            Route("/v1/items", _guarded(endpoint.put_items), methods=["PUT"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
+            Route("/v1/items/{item_id:id}", _guarded(endpoint.delete_item), methods=["DELETE"]),
             Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),
             Route("/v1/releases/live", _guarded(endpoint.live_release), methods=["GET"]),
             Route("/healthz", _guarded(endpoint.healthz), methods=["GET"]),

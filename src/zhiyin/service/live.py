@@ -1,35 +1,49 @@
-"""The one mutable cell of the online path: which release is live."""
+"""The one mutable cell of the online path: which release is live, with what became of its items since."""
 
 import logging
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, StoreError
 from zhiyin.release import Release, Releases
+from zhiyin.service.overlay import Overlay
+from zhiyin.stores.base import Card, Change, ItemStore
 
 logger = logging.getLogger("zhiyin")
 
 LONGEST_WAIT = 64
 """Looks that a release which could not be opened is left alone at most: opening one reads every byte of it."""
 
+PAGE = 1000
+"""Changes of items that are read at once."""
+
 
 class Live:
-    """Holds the live release, and follows when another becomes it.
+    """Holds the live release, and follows when another becomes it, and what becomes of items in a store.
 
-    A request takes one reference, so it never pairs one release's tower with another's index. A new release that
-    cannot be opened leaves the old one live; `trouble` says why.
+    A request takes one reference, so it never pairs one release's tower with another's index, and sees an item
+    everywhere or nowhere. A new release that cannot be opened leaves the old one live; `trouble` says why. One is
+    opened aside, with all that became of items since, before it takes the place of the other. While the store does not
+    answer, what was known of it stays; `store_trouble` says why.
     """
 
-    def __init__(self, releases: Releases, *, interval: float = 0.5) -> None:
-        """Opens the live release, where there is one. `interval`: seconds between two looks at which it is."""
-        self._releases, self._interval = releases, interval
+    def __init__(
+        self, releases: Releases, store: ItemStore | None = None, *, interval: float = 0.5, follow_interval: float = 0.2
+    ) -> None:
+        """Opens the live release, where there is one. `store`: whose items to follow; None: nobody's. `interval`:
+        seconds between two looks at which release is live; `follow_interval`: at the store."""
+        self._releases, self._store = releases, store
+        self._intervals = {self.look: interval, **({} if store is None else {self.follow: follow_interval})}
         self._release: Release | None = None
+        self._overlay: Overlay | None = None
+        self._turn = threading.Lock()
         self._refused = ""
         self._wait = self._waited = 0
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.trouble = ""
+        self._threads: list[threading.Thread] = []
+        self.trouble = self.store_trouble = ""
         self.look()
 
     @property
@@ -58,7 +72,7 @@ class Live:
             if self._release is not None and wanted == self._release.id:
                 self._refused = self.trouble = ""
             elif not self._is_left_alone(wanted):
-                self._release = self._releases.open(wanted)
+                self._adopt(self._releases.open(wanted))
                 self._refused = self.trouble = ""
                 logger.info("release %s is live", wanted)
         except Exception as error:  # whatever it is, the release that is live stays live, and is followed on
@@ -67,6 +81,62 @@ class Live:
                 logger.warning("%s", said)
             self.trouble = said
             self._leave_alone(wanted)
+
+    def follow(self) -> None:
+        """Take over what became of items since the last time."""
+        try:
+            with self._turn:
+                self._catch_up()
+            self.store_trouble = ""
+        except Exception as error:  # whatever it is, what is live stays live, and the store is followed on
+            said = str(error) or type(error).__name__
+            if said != self.store_trouble:
+                logger.warning("items are not followed: %s", said)
+            self.store_trouble = said
+
+    def put(self, changes: Sequence[Change], cards: Mapping[str, Card]) -> list[bool]:
+        """Keep items, and show them here. Returns for each whether it could be found before. Raises `StoreError`, and
+        `ReleaseError` while no release is live."""
+        with self._turn:
+            store, there = self._followed(), self.release.finds([change.item for change in changes]).tolist()
+            store.put_cards(cards)
+            store.put_changes(changes)
+            self._catch_up()
+        return list(there)
+
+    def delete(self, item: str, time: int) -> bool:
+        """Take an item away, for good or until it is put again; whether it could be found before. Raises like `put`."""
+        with self._turn:
+            store, there = self._followed(), bool(self.release.finds([item])[0])
+            store.put_changes([Change(item, time, None)])
+            self._catch_up()
+            store.drop_cards([item])
+        return there
+
+    def _followed(self) -> ItemStore:
+        if self._store is None:
+            raise StoreError("this service follows no store", remedy="Give its `Live` the store.")
+        return self._store
+
+    def _adopt(self, release: Release) -> None:
+        """Swap to another release, with all that became of its items since."""
+        overlay = Overlay(release)
+        self._read_on(overlay)  # the most of it, while requests and writes go on
+        with self._turn:
+            self._read_on(overlay)
+            self._overlay, self._release = overlay, overlay.view()
+
+    def _catch_up(self) -> None:
+        overlay = self._overlay
+        if overlay is not None and (self._read_on(overlay) or overlay.stale):
+            self._release = overlay.view()
+
+    def _read_on(self, overlay: Overlay) -> bool:
+        """Apply what the store has after the last change that was applied; whether there was any."""
+        before = overlay.number
+        while self._store is not None and (changes := self._store.changes(overlay.number, PAGE)):
+            overlay.apply(changes)
+        return overlay.number != before
 
     def _is_left_alone(self, id: str) -> bool:
         if id != self._refused:
@@ -80,15 +150,16 @@ class Live:
         self._refused, self._waited = id, 0
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._follow, name="zhiyin-live", daemon=True)
-        self._thread.start()
+        for act, interval in self._intervals.items():
+            self._threads.append(threading.Thread(target=self._repeat, args=(act, interval), daemon=True))
+            self._threads[-1].start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _follow(self) -> None:
-        while not self._stop.wait(self._interval):
-            self.look()
+    def _repeat(self, act: Callable[[], None], interval: float) -> None:
+        while not self._stop.wait(interval):
+            act()

@@ -142,6 +142,37 @@ class Explanation(Struct):
     interest: int | None
 
 
+class NewItem(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An item as it is now. `values`: its columns in the item table, by name, from which features and attributes are
+    read, as in training. Its card shows them, and what `card` says beside them."""
+
+    item_id: Id
+    values: dict[str, Any]
+    card: dict[str, Any] = {}
+
+
+class NewItems(Struct, forbid_unknown_fields=True):
+    """Items to add, or to replace whole: they can be found when this is answered, elsewhere within a second."""
+
+    items: Annotated[list[NewItem], Meta(min_length=1)]
+
+
+class Kept(Struct):
+    """`added`: how many could not be found before; `unread`: names among the values that the live release reads neither
+    as a feature nor as an attribute (cards show them)."""
+
+    added: int
+    replaced: int
+    unread: list[str]
+
+
+class Deleted(Struct):
+    """The item is not found any more, until it is put again. `found`: whether it was before."""
+
+    item_id: str
+    found: bool
+
+
 class Candidate(Struct, omit_defaults=True):
     """`score`: larger is better; of one channel its own (an inner product, of the deep one), of several the merge's.
     `interest`: which of the user's interests found it. `card`: as asked; null where the item has none. `sources`: the
@@ -186,7 +217,7 @@ class Answers(Struct):
 
 
 class Item(Struct):
-    """An item's card (null where none was put), and whether the live release has the item."""
+    """An item's card (null where none was put), and whether the item is in the live release, or was put since."""
 
     item_id: str
     card: dict[str, Any] | None

@@ -26,6 +26,21 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What became of `item` at `time` (milliseconds since 1970): it was put, `values` being its columns in an item
+    table (plain JSON values), or deleted: `values` is None.
+
+    `number`: its place among all changes of a store, given by the store when it is kept: above all that were given
+    before, and above 0.
+    """
+
+    item: str
+    time: int
+    values: Mapping[str, Any] | None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class UserState:
     """One user, read at once. `profile` is None where none was put; `events` are oldest first, in time order (events of
     equal time in order of arrival)."""
@@ -60,7 +75,7 @@ class UserStore(Protocol):
 
 
 class ItemStore(Protocol):
-    """Item cards. Safe from many threads; durable on return."""
+    """Item cards, and a log of items that were put or deleted. Safe from many threads; durable on return."""
 
     def cards(self, items: Sequence[str]) -> list[Card | None]:
         """Each item's card, None where none was put, in one round trip."""
@@ -68,6 +83,21 @@ class ItemStore(Protocol):
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         """Set cards, each replaced whole."""
+        ...
+
+    def drop_cards(self, items: Sequence[str]) -> None:
+        """Forget these items' cards; those without one are passed over."""
+        ...
+
+    def put_changes(self, changes: Sequence[Change]) -> None:
+        """Keep these changes, numbered in their order; all or none. Of an item's changes the log keeps the last alone.
+
+        Raises `RequestError` for a change that no store can hold, and keeps none of them then."""
+        ...
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """The first `limit` changes that are kept with numbers above `after`, by number. Who has seen number n and asks
+        for what came after it misses nothing: a number is never seen before a lower one."""
         ...
 
 

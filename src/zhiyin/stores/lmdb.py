@@ -1,12 +1,14 @@
 """The embedded store, on LMDB: one file, durable on return, readers never wait, many processes at once.
 
-Five tables. A user's 16-byte digest leads every key, so any id will do, and one user's events lie together in order:
+Seven tables. A user's 16-byte digest leads every key, so any id will do, and one user's events lie together in order:
 
     events    digest(user) · time · arrival  →  identity digest, item, time, values, id
     known     digest(user) · digest(identity)  →  nothing: such an event is kept
-    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put
+    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put or dropped
     profiles  digest(user)  →  profile
     cards     digest(item)  →  card
+    changes   number  →  item, time, values of a change
+    latest    digest(item)  →  the number of its last change, the one that is kept
 """
 
 import math
@@ -20,13 +22,22 @@ from typing import Any
 import lmdb
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Event, Profile, UserState
+from zhiyin.stores.base import Card, Change, Event, Profile, UserState
 from zhiyin.stores.hot import HotCards
-from zhiyin.stores.records import checked_cards, checked_events, checked_profiles, decode, digest, encode, identity
+from zhiyin.stores.records import (
+    checked_cards,
+    checked_changes,
+    checked_events,
+    checked_profiles,
+    decode,
+    digest,
+    encode,
+    identity,
+)
 
 _BIAS = 1 << 63
 _PUTS = b"cards"
-_TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards")
+_TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards", b"changes", b"latest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +82,7 @@ class LMDBStore:
         self._path, self._keep = spec.path.resolve(), spec.keep
         shared = _acquire(self._path, int(spec.map_gb * (1 << 30)))
         self._environment = shared.environment
-        self._events, self._known, self._sizes, self._profiles, self._cards = shared.tables
+        self._events, self._known, self._sizes, self._profiles, self._cards, self._changes, self._latest = shared.tables
         self._hot = HotCards(spec.card_cache, math.inf)
         self._idle = threading.Condition()
         self._transactions = 0
@@ -108,8 +119,37 @@ class LMDBStore:
         with self._transaction(write=True) as transaction:
             for item, card in checked.items():
                 transaction.put(digest(item), encode(card), db=self._cards)
-            puts = int.from_bytes(transaction.get(_PUTS, b"", db=self._sizes)) + 1
-            transaction.put(_PUTS, puts.to_bytes(8), db=self._sizes)
+            self._count_put(transaction)
+
+    def drop_cards(self, items: Sequence[str]) -> None:
+        with self._transaction(write=True) as transaction:
+            for item in items:
+                transaction.delete(digest(item), db=self._cards)
+            self._count_put(transaction)
+
+    def put_changes(self, changes: Sequence[Change]) -> None:
+        checked = checked_changes(changes)
+        with self._transaction(write=True) as transaction:
+            cursor = transaction.cursor(db=self._changes)
+            last = int.from_bytes(cursor.key()) if cursor.last() else 0
+            for number, change in enumerate(checked, last + 1):
+                key = digest(change.item)
+                before = transaction.get(key, db=self._latest)
+                transaction.put(number.to_bytes(8), encode((change.item, change.time, change.values)), db=self._changes)
+                transaction.put(key, number.to_bytes(8), db=self._latest)
+                if before is not None:
+                    transaction.delete(before, db=self._changes)
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        found: list[Change] = []
+        with self._transaction() as transaction:
+            cursor = transaction.cursor(db=self._changes)
+            there = cursor.set_range((after + 1).to_bytes(8))
+            while there and len(found) < limit:
+                item, time, values = decode(cursor.value())
+                found.append(Change(item, time, values, int.from_bytes(cursor.key())))
+                there = cursor.next()
+        return found
 
     def close(self) -> None:
         """Waits for reads and writes under way."""
@@ -119,6 +159,10 @@ class LMDBStore:
             self._closed = True
             self._idle.wait_for(lambda: not self._transactions)
         _release(self._path)
+
+    def _count_put(self, transaction: Any) -> None:
+        puts = int.from_bytes(transaction.get(_PUTS, b"", db=self._sizes)) + 1
+        transaction.put(_PUTS, puts.to_bytes(8), db=self._sizes)
 
     def _append(self, transaction: Any, event: Event) -> int:
         user, name = digest(event.user), digest(identity(event))

@@ -3,11 +3,11 @@
 import threading
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Event, Profile, UserState
-from zhiyin.stores.records import checked_cards, checked_events, checked_profiles, identity
+from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.records import checked_cards, checked_changes, checked_events, checked_profiles, identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class MemoryStore:
         self._users: dict[str, _User] = {}
         self._profiles: dict[str, Profile] = {}
         self._cards: dict[str, Card] = {}
+        self._changes: dict[str, Change] = {}  # by number
+        self._last = 0
         self._closed = False
 
     def append(self, events: Sequence[Event]) -> int:
@@ -68,6 +70,28 @@ class MemoryStore:
         checked = checked_cards(cards)
         with self._open():
             self._cards |= checked
+
+    def drop_cards(self, items: Sequence[str]) -> None:
+        with self._open():
+            for item in items:
+                self._cards.pop(item, None)
+
+    def put_changes(self, changes: Sequence[Change]) -> None:
+        checked = checked_changes(changes)
+        with self._open():
+            for change in checked:
+                self._last += 1
+                self._changes.pop(change.item, None)
+                self._changes[change.item] = replace(change, number=self._last)
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        with self._open():
+            newer: list[Change] = []
+            for change in reversed(self._changes.values()):
+                if change.number <= after:
+                    break
+                newer.append(change)
+            return newer[::-1][: max(limit, 0)]
 
     def close(self) -> None:
         self._closed = True

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from zhiyin.errors import RequestError
-from zhiyin.stores.base import Card, Event, Profile
+from zhiyin.stores.base import Card, Change, Event, Profile
 
 DEPTH = 64
 """How deep a value may be nested."""
@@ -41,6 +41,18 @@ def checked_cards(cards: Mapping[str, Card]) -> dict[str, dict[str, Any]]:
     return {_id(item, "cards"): _table(one, f"card of item {item!r}") for item, one in cards.items()}
 
 
+def checked_changes(changes: Sequence[Change]) -> list[Change]:
+    """Changes likewise, without numbers. Raises `RequestError` naming the first that is of no item, has a time of more
+    than 64 bits, or a value that is no JSON."""
+    checked = []
+    for at, change in enumerate(changes):
+        try:
+            checked.append(_change(change))
+        except RequestError as error:
+            raise error.at(f"changes[{at}]") from None
+    return checked
+
+
 def identity(event: Event) -> str:
     """What tells one event of a user from another: its id; without one, its item and time."""
     return f"id:{event.id}" if event.id else f"at:{event.time}:{event.item}"
@@ -65,9 +77,18 @@ def decode(value: bytes | memoryview) -> Any:
 
 def _event(event: Event) -> Event:
     user, item, id = _id(event.user, ".user"), _id(event.item, ".item"), _text(event.id, ".id")
-    if not -(2**63) <= event.time < 2**63:
-        raise RequestError(f"{event.time} does not fit 64 bits", where=".time", expected="milliseconds")
-    return Event(user, item, int(event.time), _table(event.values, ".values"), id)
+    return Event(user, item, _time(event.time), _table(event.values, ".values"), id)
+
+
+def _change(change: Change) -> Change:
+    values = None if change.values is None else _table(change.values, ".values")
+    return Change(_id(change.item, ".item"), _time(change.time), values)
+
+
+def _time(time: int) -> int:
+    if not -(2**63) <= time < 2**63:
+        raise RequestError(f"{time} does not fit 64 bits", where=".time", expected="milliseconds")
+    return int(time)
 
 
 def _id(id: str, where: str) -> str:

@@ -1,12 +1,17 @@
 """The store on Redis: one server, one found by Sentinels, or a Cluster. For many replicas of the service.
 
-Four kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
+Six kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
 the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that is known of a user in one place:
 
     PREFIX{digits}e  a list of the user's events, oldest first: time (8 bytes) · name (17) · item, values, id
     PREFIX{digits}i  a set of the names of those among them that have an id
     PREFIX{digits}p  the profile
     PREFIXdigits:c   the card of an item
+    PREFIX{items}n   a sorted set of changed items, 16 bytes each, by the number of their last change
+    PREFIX{items}v   a hash of the same: item, time, values
+
+A change's number is the server's clock in microseconds, or one more than the last: also where a failover lost the last
+changes, no number is given twice. The log of changes lies on one node of a Cluster.
 
 An append is one call of a script for each user: that user's part is kept whole or not at all, but an append that fails
 may have kept the part of one user and not of another. To send the same events again is always safe. As durable as the
@@ -24,9 +29,18 @@ from pathlib import Path
 from typing import Any
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Event, Profile, UserState
+from zhiyin.stores.base import Card, Change, Event, Profile, UserState
 from zhiyin.stores.hot import HotCards
-from zhiyin.stores.records import checked_cards, checked_events, checked_profiles, decode, digest, encode, identity
+from zhiyin.stores.records import (
+    checked_cards,
+    checked_changes,
+    checked_events,
+    checked_profiles,
+    decode,
+    digest,
+    encode,
+    identity,
+)
 
 with suppress(ModuleNotFoundError):  # `open` says how to get it
     import redis
@@ -146,7 +160,26 @@ return new
 Each event is put in its place in turn, as if it had come alone. What usually comes, events newer than all there are,
 reads one event of the list and pushes."""
 
-_SHA = sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
+CHANGE = """
+local clock, last = redis.call('TIME'), redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+local number = math.max(clock[1] * 1000000 + clock[2], tonumber(last[2] or 0) + 1)
+for argument = 1, #ARGV, 2 do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', number), ARGV[argument])
+  redis.call('HSET', KEYS[2], ARGV[argument], ARGV[argument + 1])
+  number = number + 1
+end
+"""
+"""KEYS: the numbers and the values of changes. ARGV: for each change the item's 16 bytes, and what is kept."""
+
+CHANGES = """
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+for at = 1, #found, 2 do found[at] = redis.call('HGET', KEYS[2], found[at]) end
+return found
+"""
+"""KEYS: the same. ARGV: a number, and how many at most. Returns value, number, value, number, … of what came after."""
+
+_SCRIPTS = {sha1(one.encode(), usedforsecurity=False).hexdigest(): one for one in (APPEND, CHANGE, CHANGES)}
+_APPEND, _CHANGE, _CHANGES = _SCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +274,7 @@ class RedisStore:
         for event in checked_events(events):
             parts.setdefault(event.user, []).append(_packed(event))
         keep, ttl = self._spec.keep, self._ttl
-        counts = self._send([("EVALSHA", _SHA, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
+        counts = self._send([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
         return sum(counts)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -284,6 +317,26 @@ class RedisStore:
         finally:
             self._hot.forget(checked)
 
+    def drop_cards(self, items: Sequence[str]) -> None:
+        try:
+            self._send([("DEL", self._card(item)) for item in items])
+        finally:
+            self._hot.forget(items)
+
+    def put_changes(self, changes: Sequence[Change]) -> None:
+        packed: list[bytes] = []
+        for change in checked_changes(changes):
+            packed += [digest(change.item), encode((change.item, change.time, change.values))]
+        if packed:
+            self._send([("EVALSHA", _CHANGE, 2, *self._log(), *packed)])
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
+        kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
+        changes = [Change(item, time, values, number) for (item, time, values), number in kept]
+        self._hot.forget(change.item for change in changes)  # its card was put, too
+        return changes
+
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
         with self._idle:
@@ -297,6 +350,10 @@ class RedisStore:
         """Of a user's events, ids and profile."""
         stem = f"{self._spec.prefix}{{{digest(user).hex()}}}"
         return f"{stem}e", f"{stem}i", f"{stem}p"
+
+    def _log(self) -> tuple[str, str]:
+        """Of the numbers and the values of changes."""
+        return f"{self._spec.prefix}{{items}}n", f"{self._spec.prefix}{{items}}v"
 
     def _card(self, item: str) -> str:
         return f"{self._spec.prefix}{digest(item).hex()}:c"
@@ -315,7 +372,7 @@ class RedisStore:
             answers = self._answers(commands)
             unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                again = self._answers([("EVAL", APPEND, *commands[at][2:]) for at in unknown])
+                again = self._answers([("EVAL", _SCRIPTS[commands[at][1]], *commands[at][2:]) for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
             for answer in answers:
@@ -448,8 +505,8 @@ def _meaning(error: Exception, spec: Redis) -> tuple[str, str]:
     if isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in said or "WRONGPASS" in said:
         return (
             f"refuses us ({said})",
-            "Set store.username, and password_env or password_file; the user needs GET, SET, MGET, MSET, LRANGE, "
-            "PING, EVAL and EVALSHA, and what the script calls, on keys with the prefix.",
+            "Set store.username, and password_env or password_file; the user needs GET, SET, MGET, MSET, DEL, LRANGE, "
+            "PING, EVAL and EVALSHA, and what the scripts call, on keys with the prefix.",
         )
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in said:
         return "out of memory", "Raise the server's maxmemory, or keep less: store.keep, store.ttl_days."

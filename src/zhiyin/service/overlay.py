@@ -1,0 +1,185 @@
+"""A release, and what became of its items since it was built, laid over it.
+
+An item that was put goes through the release's item tower: with its own row where the release knows it, with the row
+of an unknown item where it does not. Its vector lies in a small index beside the release's, its attributes in a patch,
+its id after the release's own. What was deleted is taken out of everything that finds.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from zhiyin.data import vocabulary
+from zhiyin.data.patch import Patch
+from zhiyin.data.vocabulary import UNKNOWN, Rows
+from zhiyin.features.bag import Bag
+from zhiyin.features.schema import Schema, encode_records, source
+from zhiyin.indexes.base import IndexSpec, Vectors
+from zhiyin.indexes.delta import Layer, Part
+from zhiyin.indexes.delta import Live as Delta
+from zhiyin.indexes.grown import Grown
+from zhiyin.indexes.ivf import IVFFlat
+from zhiyin.release import Release, Since
+from zhiyin.stores.base import Change
+
+logger = logging.getLogger("zhiyin")
+
+COMPACT_AT = 32_768
+"""From so many items on that were put since the last time, they are built into an approximate index of their own: exact
+search of so many costs about as much (docs/decisions/0043)."""
+
+COMPACTED = IVFFlat(nlist=128, nprobe=64)
+"""Which index: built in a tenth of a second, and at home with items that are alike."""
+
+AT_ONCE = 1024
+"""Items that go through the tower together."""
+
+Values = Mapping[str, Any]
+
+
+class Overlay:
+    """One release and the changes applied to it so far. For one thread at a time; the views that it gives never change,
+    and may be read by any number.
+
+    A change that is older than the release's data, of an item that it knows, has been absorbed: the release's own row
+    is shown. A deletion holds, however old, until the item is put again.
+    """
+
+    def __init__(self, base: Release, *, spec: IndexSpec = COMPACTED, compact_at: int = COMPACT_AT) -> None:
+        """`spec`: the index that fresh items are built into when they are many; until then search of them is exact."""
+        self.base, self.number = base, 0
+        self._as_of = as_of(base)
+        self._compact_at = compact_at
+        self._layer = Layer(Part(np.arange(base.built, dtype=np.int32), base.vectors, base.index))
+        self._delta = Delta(spec, np.empty((0, base.vectors.shape[1]), np.float32))
+        self._shown = 0
+        self._later: dict[str, int] = {}
+        self._names: list[str] = []
+        self._records: dict[int, Values] = {}
+        self._gone: set[int] = set()
+
+    @property
+    def stale(self) -> bool:
+        """Whether a view that was taken before would be searched faster if it were taken anew."""
+        return self._delta.generation != self._shown
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Take over changes, by number; a later one of an item counts."""
+        latest = {change.item: change for change in changes}
+        rows = dict(zip(latest, self._rows(list(latest)).tolist(), strict=True))
+        put = {item: one.values for item, one in latest.items() if one.values is not None}
+        absorbed = {item for item in put if 0 <= rows[item] < self.base.built and latest[item].time <= self._as_of}
+        deleted = {rows[item] for item in latest if item not in put and rows[item] != UNKNOWN}
+        restored = {rows[item] for item in absorbed}
+        shown, lost = self._put({item: values for item, values in put.items() if item not in absorbed}, rows)
+        self._forget(deleted | restored | lost)
+        self._gone = (self._gone | deleted | lost) - restored - shown
+        self._mark(shown | deleted | lost, restored)
+        self.number = max(self.number, *(change.number for change in changes), 0)
+        self._compact()
+
+    def view(self) -> Release:
+        """The release as it is now; the release itself while nothing is changed."""
+        self._shown = self._delta.generation
+        if not self._records and not self._gone:
+            return self.base
+        items = vocabulary.Grown(self.base.items, self._later, self._names)
+        gone = np.array(sorted(self._gone), np.int32)
+        index = Grown(self._layer, self._delta.state, len(items))
+        put = np.fromiter(reversed(self._records), np.int32, len(self._records))
+        since = Since(put[put >= self.base.built], gone, index, self._patch(gone, len(items)))
+        popular = self.base.popular[since.left(self.base.popular)]
+        return replace(self.base, items=items, index=index, popular=popular, since=since)
+
+    def _patch(self, gone: Rows, size: int) -> Patch | None:
+        attributes = self.base.attributes
+        return (
+            None
+            if attributes is None
+            else Patch(attributes, dict(self._records), separators(self.base.schema), gone, size)
+        )
+
+    def _put(self, put: Mapping[str, Values], rows: Mapping[str, int]) -> tuple[set[int], set[int]]:
+        """Show these items. Returns the rows that are shown, and those that are lost: the tower cannot place them."""
+        items = list(put)
+        known = np.array([rows[item] if rows[item] < self.base.built else UNKNOWN for item in items], np.int32)
+        vectors = item_vectors(self.base, known, [put[item] for item in items])
+        with np.errstate(over="ignore", invalid="ignore"):
+            placed = np.isfinite(np.einsum("md,md->m", vectors, vectors))
+        if not self.base.schema.item:
+            placed &= known != UNKNOWN
+        if not placed.all():
+            names = [item for item, there in zip(items, placed, strict=True) if not there]
+            logger.warning("%d items have no vector in release %s: %s", len(names), self.base.id, ", ".join(names[:5]))
+        lost = {rows[item] for item, there in zip(items, placed, strict=True) if not there} - {UNKNOWN}
+        shown = [item for item, there in zip(items, placed, strict=True) if there]
+        at = [self._new_row(item) if rows[item] == UNKNOWN else rows[item] for item in shown]
+        self._delta.put(np.array(at, np.int32), vectors[placed])
+        for row, item in zip(at, shown, strict=True):
+            self._records.pop(row, None)  # the last put stands last
+            self._records[row] = put[item]
+        return set(at), lost
+
+    def _forget(self, rows: set[int]) -> None:
+        known = rows & self._records.keys()
+        if known:
+            self._delta.delete(np.array(sorted(known), np.int32))
+        for row in known:
+            del self._records[row]
+
+    def _mark(self, hidden: set[int], restored: set[int]) -> None:
+        """Say which of the release's own rows its index still finds."""
+        size = self.base.built
+        dead = np.array([row for row in hidden if row < size], np.int64)
+        back = np.array([row for row in restored if row < size], np.int64)
+        if len(dead) or (len(back) and self._layer.dead):
+            alive = np.ones(size, bool) if self._layer.alive is None else self._layer.alive.copy()
+            alive[dead], alive[back] = False, True
+            self._layer = self._layer.with_only(alive)
+
+    def _rows(self, items: list[str]) -> Rows:
+        return vocabulary.Grown(self.base.items, self._later, self._names).rows(items)
+
+    def _new_row(self, item: str) -> int:
+        row = self._later[item] = self.base.built + len(self._names)
+        self._names.append(item)
+        return row
+
+    def _compact(self) -> None:
+        if self._delta.changed >= max(self._compact_at, len(self._delta) // 4):
+            self._delta.compact().add_done_callback(_tell)
+
+
+def item_vectors(release: Release, rows: Rows, records: Sequence[Values]) -> Vectors:
+    """float32 [n, d]: the item tower's vectors of items with these values, in rows that the release knows or `UNKNOWN`
+    ones."""
+    parts = [np.empty((0, release.vectors.shape[1]), np.float32)]
+    for start in range(0, len(rows), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        inputs: dict[str, Any] = {"rows": rows[part].astype(np.int64)}
+        for name, array in encode_records(release.schema.item, list(records[part])).items():
+            inputs[name] = array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+        parts.append(release.item_tower(inputs))
+    return np.concatenate(parts)
+
+
+def as_of(release: Release) -> float:
+    """Milliseconds since 1970: what was changed by then, the release knows. Before all time where it does not say."""
+    said = release.manifest.get("prepared", release.manifest.get("created"))
+    return float("-inf") if said is None else 1e3 * datetime.fromisoformat(said).timestamp()
+
+
+def separators(schema: Schema) -> dict[str, str]:
+    """What parts the text of columns that a bag feature reads."""
+    return {source(one): one.separator for one in schema.item if isinstance(one, Bag)}
+
+
+def _tell(compaction: "Future[int]") -> None:
+    error = compaction.exception()
+    if error is not None:
+        logger.error("fresh items could not be compacted: %s", error)
