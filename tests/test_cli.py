@@ -338,6 +338,13 @@ def asked_with_all_that_a_request_can_say(url: str) -> None:
     assert sorted(int(item[1:]) % 4 for item in spread[:4]) == [0, 1, 2, 3]
     (one,) = zhiyin("ask", "u3", "--url", url, "--json", "-k", "1", "--field", "title").json["candidates"]
     assert list(one["card"]) == ["title"]
+    told = zhiyin("ask", "u3", "--url", url, "--json", "-k", "2", "--channel", "popular", "--explain").json
+    assert (told["channel"], len(told["candidates"][0]["explanation"]["history"])) == ("popular", 3)
+    shown = zhiyin("ask", "u3", "--url", url, "-k", "2", "--channel", "popular", "--explain").err
+    assert shown.split("\n")[0].split() == ["item", "score", "title", "category", "near", "channels"]
+    near = [one["item_id"] for one in told["candidates"][0]["explanation"]["history"]]
+    assert f"{', '.join(near)}  popular" in shown
+    refused(zhiyin("ask", "--url", url, "--channel", "no such"), 2, "channels[0]")
     asked = ("ask", "nobody", "--url", url, "--json")
     assert zhiyin(*asked).json["channel"] == "popular"
     assert zhiyin(*asked, "--profile", "country=c1", "--context", "device=tv").json["channel"] == "deep"

@@ -475,6 +475,12 @@ def ask(
     diverse: Annotated[
         str, typer.Option(metavar="FIELD=WEIGHT", help="Differ in this field of the cards: 'category=0.5'.")
     ] = "",
+    channel: Annotated[
+        list[str] | None, typer.Option(help="A channel to ask; several times. The service's choice when left out.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which items of the history each is near to.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a running service (`zhiyin serve`) for one user's candidates."""
@@ -489,6 +495,8 @@ def ask(
         **({"profile": _named(profile, "--profile")} if profile else {}),
         **({"context": _named(context, "--context")} if context else {}),
         **({"diversity": _diversity(diverse)} if diverse else {}),
+        **({"channels": channel} if channel else {}),
+        **({"explain": True} if explain else {}),
     }
     answer = client.post(url.rstrip("/") + "/v1/retrieve", request)
     if as_json:

@@ -137,14 +137,22 @@ def trials_table(ranked: Sequence["Trial"], measure: str, most: int = 10) -> Tab
 def candidates_table(answer: dict[str, Any]) -> Table:
     """An answer of the service, for a person: rank, item, score, and its card."""
     names = list(dict.fromkeys(name for c in answer["candidates"] for name in (c.get("card") or {})))[:4]
-    table = Table("", "item", "score", *names, box=None)
+    more = [name for name in ("near", "channels") if any(_MORE[name][0] in one for one in answer["candidates"])]
+    table = Table("", "item", "score", *names, *more, box=None)
     for column in table.columns[:3]:
         column.no_wrap = True
     for rank, candidate in enumerate(answer["candidates"], 1):
         card = candidate.get("card") or {}
-        cells = [_cell(card.get(name, "")) for name in names]
+        cells = [_cell(card.get(name, "")) for name in names] + [_MORE[name][1](candidate) for name in more]
         table.add_row(str(rank), escape(candidate["item_id"]), f"{candidate['score']:.3f}", *map(escape, cells))
     return table
+
+
+_MORE: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "near": ("explanation", lambda one: ", ".join(near["item_id"] for near in one["explanation"]["history"])),
+    "channels": ("sources", lambda one: ", ".join(source["channel"] for source in one["sources"])),
+}
+"""Columns that are there when they were asked for: what of a candidate each is of, and how it reads."""
 
 
 def _cell(value: object) -> str:
