@@ -1,6 +1,6 @@
-"""Vectors of a model that was really trained, for index benchmarks: items.npy [m, d], and queries.npy of held-out users.
+"""Vectors of a model that was really trained, for index benchmarks: items.npy [m, d]; queries.npy of held-out users.
 
-    python benchmarks/trained_vectors.py OUT [--items 100000] [--users 200000] [--events 4000000] [--epochs 2] [--dim 64]
+    python benchmarks/trained_vectors.py OUT [--items 100000] [--users 200000] [--events 4000000] [--epochs 2] [--dim N]
 
 A world like a real one (`zhiyin.data.realistic`), YouTubeDNN by the ordinary path, and the vectors of users just before
 their held-out last event: 12,000 of them.

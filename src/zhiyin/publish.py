@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.models.base import Items, Queries, RetrievalModel
+from zhiyin.models.catalogue import item_blocks, write_vectors
 from zhiyin.release import ATTRIBUTES, FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
 
 PARITY = 1e-4
@@ -60,7 +61,6 @@ def publish(
     schema: Schema,
     data: Prepared,
     *,
-    items: Items,
     sample: Queries,
     popular: Rows,
     index: IndexSpec | Auto,
@@ -68,14 +68,15 @@ def publish(
     id: str,
     facts: Mapping[str, Any],
     promise: Promise = Promise(),
+    watch: Callable[[str], None] = lambda _: None,
 ) -> Release:
     """Build, prove and make live one release, and return it open.
 
-    `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity, overlap and tuning; `popular`:
-    rows, most popular first; `index`: which one, or what is to be reached (then it is tuned); `id`: sorts after every
-    older release's; `facts`: whatever else the manifest should say (metrics, model, when). Raises `ReleaseError` when
-    towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing
-    is left behind then.
+    `sample`: held-out queries, for parity, overlap and tuning; `popular`: rows, most popular first; `index`: which one,
+    or what is to be reached (then it is tuned); `id`: sorts after every older release's; `facts`: whatever else the
+    manifest should say (metrics, model, when); `watch`: is told what is being done. Raises `ReleaseError` when towers
+    or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing is left
+    behind then.
     """
     if (root / id).exists():
         raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
@@ -84,13 +85,17 @@ def publish(
     facts = {**facts, "items": len(data.items)}
     try:
         root.mkdir(parents=True, exist_ok=True)
-        users, chosen = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
+        users, chosen = _build(hidden, model.cpu().eval(), schema, data, sample, popular, index, watch)
         if chosen.measured:
             facts = {**facts, "tuning": chosen.measured}
+        watch("attributes and checksums")
         facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
         _write_manifest(hidden, id, schema, chosen.spec, facts)
+        watch("opening")
         release = Release.open(hidden)
+        watch("proving")
         proof = prove(release, hidden, users, promise)
+        watch("checksums and going live")
         manifest = _write_manifest(hidden, id, schema, chosen.spec, {**facts, "proof": proof})
         _sync(hidden)
         hidden.rename(root / id)
@@ -159,27 +164,29 @@ def _build(
     model: RetrievalModel,
     schema: Schema,
     data: Prepared,
-    items: Items,
     sample: Queries,
     popular: Rows,
     index: IndexSpec | Auto,
+    watch: Callable[[str], None],
 ) -> tuple[Vectors, Tuned]:
     """Write every file but the manifest; the sample's user vectors [n, h, d], and the index."""
     hidden.mkdir()
+    watch("item vectors")
     data.items.save(hidden / "items")
-    vectors = _item_vectors(model, items)
-    np.save(hidden / "vectors.npy", vectors)
+    vectors = write_vectors(model, item_blocks(schema, data), len(data.items), hidden / "vectors.npy")
+    watch("user vectors")
     with torch.inference_mode():
         users = np.ascontiguousarray(model.user_vectors(sample).numpy())
-    chosen = choose(index, vectors, users.reshape(-1, users.shape[-1]))
+    watch("index")
+    chosen = choose(index, vectors, users.reshape(-1, users.shape[-1]), lambda words: watch(f"index: {words}"))
     chosen.index.save(hidden / "index.bin")
+    watch("towers")
     np.save(hidden / "popular.npy", popular[:POPULAR])
-    user_inputs = {"history": sample.history, **sample.columns}
-    item_inputs = {"rows": items.rows, **items.columns}
+    items = next(item_blocks(schema, data, GOLDEN))
     export_user_tower(model, sample, hidden / "user_tower.onnx")
     export_item_tower(model, items, hidden / "item_tower.onnx")
-    _save_arrays(hidden / "golden" / "inputs", _first(user_inputs, GOLDEN))
-    _save_arrays(hidden / "golden" / "item_inputs", _first(item_inputs, GOLDEN))
+    _save_arrays(hidden / "golden" / "inputs", _first({"history": sample.history, **sample.columns}, GOLDEN))
+    _save_arrays(hidden / "golden" / "item_inputs", {"rows": items.rows, **items.columns})
     np.save(hidden / "golden" / "user_vectors.npy", users[:GOLDEN])
     return users, chosen
 
@@ -190,16 +197,6 @@ def _save_attributes(hidden: Path, schema: Schema, data: Prepared) -> dict[str, 
     attributes = Attributes.of(data.item_table, bags)
     attributes.save(hidden / ATTRIBUTES)
     return dict(attributes.kinds)
-
-
-def _item_vectors(model: RetrievalModel, items: Items, block: int = 8192) -> Vectors:
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(items.rows), block):
-            part = slice(start, start + block)
-            columns = {name: column[part] for name, column in items.columns.items()}
-            parts.append(model.item_vectors(Items(items.rows[part], columns)))
-    return np.ascontiguousarray(torch.cat(parts).numpy())
 
 
 class _UserTower(nn.Module):

@@ -112,6 +112,9 @@ class Slow:
     def ladders(self, size: int, k: int) -> "tuple[tuple[Slow, ...], ...]":
         return (tuple(type(self)(effort) for effort in range(1, 101)),)
 
+    def with_cells(self, size: int, ratio: float) -> "Slow | None":
+        return None
+
     def memory(self, size: int, dim: int) -> int:
         return size * self.bytes
 
@@ -322,7 +325,7 @@ def test_a_given_spec_is_built_and_nothing_is_tuned() -> None:
 
 
 def test_a_goal_out_of_range_is_refused() -> None:
-    for wrong in ({"overlap": 0.0}, {"overlap": 1.5}, {"k": 0}, {"threads": 0}, {"seconds": 0.0}, {"memory_mb": -1}):
+    for wrong in ({"overlap": 0.0}, {"overlap": 1.5}, {"k": 0}, {"threads": 0}, {"seconds": -1.0}, {"memory_mb": -1}):
         with pytest.raises(SpecError, match="expected"):
             Auto(**wrong)
     assert spec.used_build({"use": "auto:Auto", "overlap": 0.9}, "zhiyin.indexes") == Auto(overlap=0.9)

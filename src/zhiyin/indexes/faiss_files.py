@@ -14,6 +14,7 @@ from zhiyin.indexes.checks import check_search, foreign
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.filtering import completed, fetched_for, is_tight, refined
 
+
 class Settings(Protocol):
     """How a built index is searched: the half of a spec that can change without building again."""
 

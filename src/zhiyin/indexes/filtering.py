@@ -1,5 +1,5 @@
-"""What approximate backends have in common: how much they fetch, how it is scored again, and what they do when only some
-rows are allowed."""
+"""What approximate backends have in common: how much they fetch, how that is scored again, and what they do when only
+some rows are allowed."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -19,6 +19,7 @@ from zhiyin.indexes.base import Allowed, Hits, Vectors
 from zhiyin.indexes.checks import check_search, check_vectors, foreign
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.filtering import completed, fetched_for, is_tight, refined
+from zhiyin.indexes.ivf import other_cells
 from zhiyin.indexes.tunable import rungs
 
 DATASET = "dataset.npy"
@@ -95,8 +96,12 @@ class ScaNN:
 
     def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
         leaves = min(size, self.leaves or default_leaves(size))
-        searched = rungs(min(leaves, -(-2 * k * leaves // size)), leaves, 1.12)
+        searched = rungs(min(leaves, -(-2 * k * leaves // size)), leaves)
         return tuple(tuple(replace(self, refine=r, searched=n) for n in searched) for r in REFINES)
+
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        leaves = other_cells(min(size, self.leaves or default_leaves(size)), size, ratio)
+        return replace(self, leaves=leaves) if leaves else None
 
     def memory(self, size: int, dim: int) -> int:
         return size * (4 * dim + -(-dim // (2 * self.numbers_per_code)) + 4)

@@ -2,7 +2,8 @@
 
     a sample of the vectors   every backend that is installed, each at the least effort that reaches the target
     the whole catalogue       the fastest of them are built, and their effort is found again; two at a time are timed
-                              in turns, the faster one stays
+                              in turns, the faster one stays; it is built again with half or twice as many cells,
+                              as long as that makes it faster
     more queries              the winner's effort is settled
     held-out queries          what the winner is said to find is measured on queries that had no part in choosing it
 
@@ -56,7 +57,7 @@ CLOSE = 0.5
 TIE = 0.03
 """Speeds that differ by less are equal."""
 
-CURVE_STEP = 4
+CURVE_STEP = 8
 """Rungs between two points of the curve."""
 
 BUILD_SHARE = 0.7
@@ -121,7 +122,7 @@ def tune(
     query alone is both). Exact search is the answer where nothing else reaches the target. Raises `SearchError` without
     queries, and for vectors or queries that no index takes.
     """
-    start = clock()
+    start, goal = clock(), goal.after()
     vectors = check_vectors(vectors)
     queries = check_search(queries, goal.k, None, *vectors.shape)
     if not len(queries):
@@ -140,6 +141,7 @@ def tune(
             winner = trial
     curve, index, seconds = [baseline], exact, 0.0
     if winner is not None:
+        winner = _with_other_cells(bench, winner, vectors, goal, start + goal.seconds, notes)
         winner = _settled(whole, winner, len(vectors), goal.overlap)
         curve, index, seconds = _curve(bench, winner, len(vectors)), winner.index, winner.build_seconds
     best = baseline if winner is None else winner.point
@@ -254,6 +256,28 @@ def _trial(
             if best is None or point.speed > best.point.speed:
                 best = Trial(point, index, built, seconds, entrant.memory(*vectors.shape))
     return best
+
+
+def _with_other_cells(bench: Bench, winner: Trial, vectors: Vectors, goal: Auto, end: float, notes: Notes) -> Trial:
+    """The winner with half or twice as many cells, again and again, where that is faster. How many are best depends on
+    how the vectors cluster, and the sample does not tell: what is best for it has other cells for the catalogue."""
+    for ratio in (0.5, 2.0):
+        first = winner
+        while (entrant := winner.point.spec.with_cells(len(vectors), ratio)) is not None:
+            predicted = winner.build_seconds * max(1.0, ratio**2)  # k-means sees more vectors, and more centres
+            if predicted > min(goal.build_seconds or math.inf, BUILD_SHARE * (end - bench.clock())):
+                notes.leave_out(entrant, f"a build would take about {predicted:.0f} s")
+                break
+            if goal.memory_mb and entrant.memory(*vectors.shape) > goal.memory_mb * 1e6:
+                notes.leave_out(entrant, f"it would hold {entrant.memory(*vectors.shape) / 1e6:.0f} MB")
+                break
+            trial = _trial(bench, entrant, vectors, goal, notes, notes.catalogue)
+            if trial is None or bench.faster(trial.index, winner.index) < 1 + TIE:
+                break
+            winner = trial
+        if winner is not first:
+            break
+    return winner
 
 
 def _wins(bench: Bench, trial: Trial, champion: Trial | None, exact: Index) -> bool:

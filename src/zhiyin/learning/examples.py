@@ -1,6 +1,7 @@
 """A data set as the towers see it: events become queries and positives, rows become items, tensors on one device."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ class Examples:
         example's reward; every example weighs 1 without one. Raises `DataError` for a reward that is no weight."""
         self.data, self.schema, self.device, self._end = data, schema, device, end
         self._users = self._tensors(encode(schema.user, data.user_table, "users"))
-        self._item_columns = self._tensors(encode(schema.item, data.item_table, "items"))
         self._past = encode(schema.event, data.events.columns, "events")
         self._contexts: dict[str, Encoded] | None = None
         self._weights = _weights(data, weight) if weight else None
@@ -34,6 +34,11 @@ class Examples:
     def catalogue_size(self) -> int:
         """How many items there are."""
         return len(self.data.items)
+
+    @cached_property
+    def _item_columns(self) -> dict[str, Tensor]:
+        """Of the whole catalogue; not made where only queries are wanted."""
+        return self._tensors(encode(self.schema.item, self.data.item_table, "items"))
 
     def queries(self, events: Events) -> Queries:
         """Requests that come just before these events, as the service sees them: example age 0."""
