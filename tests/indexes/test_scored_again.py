@@ -1,10 +1,13 @@
 """Hits that are scored again: neither their number nor the order in which they were found leaves a trace."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.indexes import filtering, scann
+from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.filtering import refined
 from zhiyin.indexes.scann import SPARE, ScaNN
 
@@ -45,9 +48,7 @@ def test_blocks_equal_scores_and_missing_rows(monkeypatch: pytest.MonkeyPatch) -
 class Noisy:
     """ScaNN as it is: its scores differ in the last digit from call to call, and neighbours change places."""
 
-    def search_batched(
-        self, queries: np.ndarray, final_num_neighbors: int, **_: object
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def search_batched(self, queries: Vectors, final_num_neighbors: int, **_: object) -> tuple[Any, Vectors]:
         exact = queries @ VECTORS.T
         rounded = exact * (1 + 2e-7 * np.random.default_rng().integers(-1, 2, exact.shape).astype(np.float32))
         rows = np.argsort(-rounded, axis=1)[:, :final_num_neighbors]
