@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -257,12 +258,12 @@ def _trained_vectors(recipe: Recipe, folder: Path) -> tuple["Vectors", "Vectors"
     import torch
 
     from zhiyin.learning.examples import Examples
-    from zhiyin.models.catalogue import item_blocks, write_vectors
+    from zhiyin.models.catalogue import item_blocks, item_vectors, write_vectors
 
     data, split = opened(recipe)
     model = fitted.model.cpu().eval()
     blocks = item_blocks(fitted.schema, data)
-    vectors = write_vectors(model, blocks, len(data.items), folder / "vectors.npy")
+    vectors = write_vectors(partial(item_vectors, model), blocks, len(data.items), folder / "vectors.npy")
     examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
     with torch.inference_mode():
         return vectors, model.user_vectors(examples.queries(_sample(split.test, TUNED_WITH))).numpy()

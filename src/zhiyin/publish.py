@@ -33,8 +33,18 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.models.base import Items, Queries, RetrievalModel
-from zhiyin.models.catalogue import item_blocks, write_vectors
-from zhiyin.release import ATTRIBUTES, FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
+from zhiyin.models.catalogue import item_blocks, item_vectors, items_of, write_vectors
+from zhiyin.release import (
+    ATTRIBUTES,
+    FORMAT,
+    MANIFEST,
+    Release,
+    Releases,
+    Tower,
+    checksums,
+    manifest_digest,
+    sync_folder,
+)
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -126,9 +136,10 @@ def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> d
     golden = folder / "golden"
     inputs = {path.stem: np.load(path) for path in golden.glob("inputs/*.npy")}
     parity = float(np.abs(release.user_tower(inputs) - np.load(golden / "user_vectors.npy")).max())
-    rows = np.load(golden / "item_inputs" / "rows.npy")
     item_inputs = {path.stem: np.load(path) for path in golden.glob("item_inputs/*.npy")}
-    parity = max(parity, float(np.abs(release.item_tower(item_inputs) - release.vectors[rows]).max()))
+    wanted = np.load(golden / "item_vectors.npy")
+    for found_vectors in (release.item_tower(item_inputs), release.vectors[item_inputs["rows"]]):
+        parity = max(parity, float(np.abs(found_vectors - wanted).max()))
     if not parity <= PARITY:
         raise ReleaseError(
             f"the exported towers differ from the trained ones by {parity:.2g}",
@@ -172,24 +183,33 @@ def _build(
 ) -> tuple[Vectors, Tuned]:
     """Write every file but the manifest; the sample's user vectors [n, h, d], and the index."""
     hidden.mkdir()
+    watch("item tower")
+    golden = items_of(schema, data, np.unique(np.linspace(0, len(data.items) - 1, GOLDEN, dtype=np.int64)).tolist())
+    export_item_tower(model, golden, hidden / "item_tower.onnx")
+    _save_arrays(hidden / "golden" / "item_inputs", {"rows": golden.rows, **golden.columns})
+    np.save(hidden / "golden" / "item_vectors.npy", item_vectors(model, golden))
     watch("item vectors")
     data.items.save(hidden / "items")
-    vectors = write_vectors(model, item_blocks(schema, data), len(data.items), hidden / "vectors.npy")
+    tower = exported_tower(hidden / "item_tower.onnx")
+    vectors = write_vectors(tower, item_blocks(schema, data), len(data.items), hidden / "vectors.npy")
     watch("user vectors")
     with torch.inference_mode():
         users = np.ascontiguousarray(model.user_vectors(sample).numpy())
     watch("index")
     chosen = choose(index, vectors, users.reshape(-1, users.shape[-1]), lambda words: watch(f"index: {words}"))
     chosen.index.save(hidden / "index.bin")
-    watch("towers")
+    watch("user tower")
     np.save(hidden / "popular.npy", popular[:POPULAR])
-    items = next(item_blocks(schema, data, GOLDEN))
     export_user_tower(model, sample, hidden / "user_tower.onnx")
-    export_item_tower(model, items, hidden / "item_tower.onnx")
     _save_arrays(hidden / "golden" / "inputs", _first({"history": sample.history, **sample.columns}, GOLDEN))
-    _save_arrays(hidden / "golden" / "item_inputs", {"rows": items.rows, **items.columns})
     np.save(hidden / "golden" / "user_vectors.npy", users[:GOLDEN])
     return users, chosen
+
+
+def exported_tower(path: Path) -> Callable[[Items], Vectors]:
+    """The item tower as ONNX Runtime runs it, on every core: about twice as fast as torch."""
+    tower = Tower(path, threads=0)
+    return lambda items: tower({"rows": items.rows.numpy(), **{name: c.numpy() for name, c in items.columns.items()}})
 
 
 def _save_attributes(hidden: Path, schema: Schema, data: Prepared) -> dict[str, str]:

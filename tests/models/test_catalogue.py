@@ -1,5 +1,7 @@
 """The catalogue through the item tower in blocks: the same as all at once, and never much in memory."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Schema, encode
 from zhiyin.features.vector import Vector
 from zhiyin.learning.examples import Examples
-from zhiyin.models.base import ModelSpec
-from zhiyin.models.catalogue import item_blocks, item_vectors, write_vectors
+from zhiyin.models import catalogue
+from zhiyin.models.base import Items, ModelSpec
+from zhiyin.models.catalogue import item_blocks, item_vectors, items_of, write_vectors
 from zhiyin.models.dssm import DSSM
 
 WIDE = Schema(
@@ -61,6 +64,23 @@ def test_what_is_encoded_in_blocks_is_what_is_encoded_at_once(wide: Prepared) ->
         np.testing.assert_array_equal(np.concatenate([block.columns[name].numpy() for block in blocks]), column)
 
 
+def test_items_of_some_rows_are_those_of_the_blocks(wide: Prepared) -> None:
+    schema, rows = fitted(wide), [0, 3, 30, 59]
+    some, whole = items_of(schema, wide, rows), next(item_blocks(schema, wide, 60))
+    assert some.rows.tolist() == rows
+    for name, column in whole.columns.items():
+        assert (some.columns[name] == column[rows]).all()
+
+
+def test_what_fails_while_a_block_is_made_is_raised(examples: Examples, data: Prepared, tmp_path: Path) -> None:
+    def failing() -> Iterator[Items]:
+        yield next(item_blocks(examples.schema, data, 7))
+        raise OSError("the item table is gone")
+
+    with pytest.raises(OSError, match="the item table is gone"):
+        write_vectors(lambda items: np.zeros((len(items.rows), 2), np.float32), failing(), 60, tmp_path / "v.npy")
+
+
 def test_no_more_than_a_block_of_the_table_is_read_at_once(wide: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     original = Categorical.encode
@@ -81,15 +101,16 @@ def test_no_more_than_a_block_of_the_table_is_read_at_once(wide: Prepared, monke
 
 @pytest.mark.parametrize("model", [DSSM(dim=8, hidden=(8,)), *spec.examples("zhiyin.models")[:3]], ids=repr)
 def test_the_file_holds_what_the_tower_says_of_all_items(
-    model: ModelSpec, examples: Examples, data: Prepared, tmp_path: Path
+    model: ModelSpec, examples: Examples, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
+    monkeypatch.setattr(catalogue, "BLOCK", 3)
     towers = model.build(examples.schema, len(data.items)).eval()
     blocks = item_blocks(examples.schema, data, 7)
-    written = write_vectors(towers, blocks, len(data.items), tmp_path / "vectors.npy")
+    written = write_vectors(partial(item_vectors, towers), blocks, len(data.items), tmp_path / "vectors.npy")
     assert isinstance(written, np.memmap)
     assert written.dtype == np.float32
     with torch.inference_mode():
         np.testing.assert_allclose(written, towers.item_vectors(examples.items()).numpy(), atol=1e-5)
     with pytest.raises(FileExistsError, match=r"vectors\.npy"):
-        write_vectors(towers, item_blocks(examples.schema, data), len(data.items), tmp_path / "vectors.npy")
+        write_vectors(partial(item_vectors, towers), blocks, len(data.items), tmp_path / "vectors.npy")

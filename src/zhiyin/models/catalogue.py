@@ -1,9 +1,11 @@
-"""The whole catalogue through the item tower, a block at a time: it takes a block's memory, however many items."""
+"""The whole catalogue through an item tower, a part at a time: it takes a part's memory, whatever the catalogue."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from zhiyin.data.prepared import Prepared
@@ -13,17 +15,23 @@ from zhiyin.features.schema import Schema, encode
 from zhiyin.indexes.base import Vectors
 from zhiyin.models.base import Items, RetrievalModel
 
-BLOCK = 2048
-"""Items at a time: what their way through a tower needs stays in the processor's cache."""
+READ = 32_768
+"""Items that are read and encoded at a time: fewer, and what each time costs shows."""
+
+BLOCK = 4096
+"""Items in a tower at a time: what their way through it needs stays in the processor's cache."""
 
 
-def item_blocks(schema: Schema, data: Prepared, size: int = BLOCK) -> Iterator[Items]:
+def item_blocks(schema: Schema, data: Prepared, size: int = READ) -> Iterator[Items]:
     """All items in the order of their rows, `size` at a time; only their part of the item table is read and encoded."""
     for start in range(0, len(data.items), size):
-        rows = torch.arange(start, min(start + size, len(data.items)))
-        part = Table(data.item_table.arrow.slice(start, len(rows)))
-        encoded = encode(schema.item, part, "items")
-        yield Items(rows, {name: _tensor(column) for name, column in encoded.items()})
+        part = data.item_table.arrow.slice(start, size)
+        yield _items(schema, part, torch.arange(start, start + len(part)))
+
+
+def items_of(schema: Schema, data: Prepared, rows: Sequence[int]) -> Items:
+    """The items of these rows."""
+    return _items(schema, data.item_table.arrow.take(pa.array(rows)), torch.tensor(rows))
 
 
 @torch.inference_mode()
@@ -33,20 +41,35 @@ def item_vectors(model: RetrievalModel, items: Items) -> Vectors:
     return vectors
 
 
-def write_vectors(model: RetrievalModel, blocks: Iterable[Items], count: int, path: Path) -> Vectors:
+def write_vectors(tower: Callable[[Items], Vectors], blocks: Iterable[Items], count: int, path: Path) -> Vectors:
     """[count, d] the vectors of all `count` items in `blocks`, in a new file that is memory-mapped when it is whole.
+    The next block is made while the tower works on one.
 
     Plain writes, not through the map: a full disk is an `OSError` then, and not the end of the process.
     """
-    with path.open("xb") as file:
-        for place, items in enumerate(blocks):
-            vectors = np.ascontiguousarray(item_vectors(model, items), "<f4")
-            if not place:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (count, vectors.shape[1])}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(vectors.data)
+    coming, dim = iter(blocks), 0
+    with path.open("xb") as file, ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(next, coming, None)
+        while (items := waiting.result()) is not None:
+            waiting = ahead.submit(next, coming, None)
+            for start in range(0, len(items.rows), BLOCK):
+                vectors = np.ascontiguousarray(tower(_part(items, start, start + BLOCK)), "<f4")
+                if not dim:
+                    dim = vectors.shape[1]
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(vectors.data)
     written: Vectors = np.load(path, mmap_mode="r")
     return written
+
+
+def _items(schema: Schema, table: pa.Table, rows: torch.Tensor) -> Items:
+    encoded = encode(schema.item, Table(table), "items")
+    return Items(rows, {name: _tensor(column) for name, column in encoded.items()})
+
+
+def _part(items: Items, start: int, stop: int) -> Items:
+    return Items(items.rows[start:stop], {name: column[start:stop] for name, column in items.columns.items()})
 
 
 def _tensor(column: Encoded) -> torch.Tensor:
