@@ -184,10 +184,9 @@ def tower(work: Path, dim: int) -> dict[str, Any]:
         walls.append((wall, time.perf_counter() - start))
         cpus.append((cpu, time.process_time() - before))
     (wall, alone), (cpu, cpu_alone) = (map(statistics.median, zip(*pairs, strict=True)) for pairs in (walls, cpus))
-    items = TURN * READ
     return {
-        "published items/s": items / wall,
-        "onnxruntime items/s": items / alone,
+        "published items/s": TURN * READ / wall,
+        "onnxruntime items/s": TURN * READ / alone,
         "ratio": alone / wall,
         "ratio of CPU": cpu_alone / cpu,
     }

@@ -52,7 +52,7 @@ class Categorical:
         if len(values) >= MANY and (coded := _dictionary(values)) is not None:
             distinct = [self._codes.get(one, UNKNOWN) for one in coded.dictionary.to_pylist()]
             places = coded.indices.fill_null(len(distinct)).to_numpy()  # the last is what is missing
-            return np.array([*distinct, UNKNOWN], np.int32)[places]
+            return np.asarray(np.array([*distinct, UNKNOWN], np.int32)[places])
         codes = self._codes
         found = (UNKNOWN if missing(v) else codes.get(word(v), UNKNOWN) for v in values)
         return np.fromiter(found, np.int32, len(values))
