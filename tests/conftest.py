@@ -112,7 +112,6 @@ def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
             YouTubeDNN(dim=16, hidden=(32,)).build(examples.schema, len(data.items)),
             examples.schema,
             data,
-            items=examples.items(),
             sample=examples.queries(split.test.starts),
             popular=np.arange(ITEMS, dtype=np.int32),
             index=index,

@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 import pytest
 
 from zhiyin import cli, client, pipeline
+from zhiyin.indexes import tune
+from zhiyin.indexes.base import IndexSpec
+from zhiyin.indexes.tune import Tuned
 from zhiyin.recipe import Recipe
 from zhiyin.release import Releases
 from zhiyin.service.app import Service, create, running
@@ -31,6 +35,7 @@ VERBS = [
     "sweep",
     "evaluate",
     "compare",
+    "tune",
     "publish",
     "load",
     "releases",
@@ -244,6 +249,73 @@ def test_load_gives_each_users_newest_and_every_repeat_in_many_writes(
         assert [event.time // 1000 for event in kept] == [int(time) for _, _, time in wanted]
         assert [event.item for event in kept] == [item for _, item, _ in wanted]
     store.close()
+
+
+def test_tune_prints_the_table_that_a_recipe_takes(recipe: Path) -> None:
+    done = zhiyin("tune", recipe, "--overlap", 0.9, "-k", 5, "--seconds", 20)
+    assert done.code == 0, done.err
+    assert "overlap@5" in done.err
+    assert "of the exact top 5" in done.err
+    found = tomllib.loads(done.out)
+    assert list(found) == ["index"]
+    tables = tomllib.loads(recipe.read_text()) | found
+    assert isinstance(Recipe.of(tables, recipe).index, IndexSpec)
+    assert Recipe.of(tables, recipe).index != Recipe.read(recipe).index
+
+
+def test_tune_takes_the_recipes_goal_where_no_option_says_otherwise(recipe: Path) -> None:
+    goal = '[index]\nuse = "auto:Auto"\nk = 7\noverlap = 0.8\nseconds = 20\n'
+    recipe.write_text(recipe.read_text() + "\n" + goal)
+    done = zhiyin("tune", recipe, "--overlap", 0.9, "--json")
+    assert done.code == 0, done.err
+    assert done.json["target"] == {"overlap": 0.9, "k": 7, "threads": 1, "seed": 0}
+    assert done.json["chosen"]["held_out_overlap"] >= 0.85
+    assert tomllib.loads(done.json["recipe"])["index"] == done.json["chosen"]["index"]
+    refused(zhiyin("tune", recipe, "--overlap", 2), 2, "overlap = 2.0", "at most 1")
+
+
+def test_tune_of_a_release_needs_no_run_and_sees_histories_in_the_releases_rows(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def search(vectors: Any, users: Any, goal: Any, watch: Any) -> Tuned:
+        seen.append((np.array(vectors), np.array(users), goal))
+        return tuning(vectors, users, replace(goal, seconds=20), watch)
+
+    tuning = tune.tune
+    monkeypatch.setattr(tune, "tune", search)
+    assert zhiyin("tune", recipe, "-k", 5, "--json").code == 0
+    shutil.rmtree(recipe.parent / "recipe" / "run")
+    assert zhiyin("tune", recipe, "-k", 5, "--release", "live", "--json").code == 0
+    log = recipe.parent / "log.csv"
+    head, *rows = log.read_text().splitlines()
+    log.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    assert zhiyin("prepare", recipe).code == 0  # now every user and every item has another row
+    assert (
+        zhiyin("tune", recipe, "-k", 5, "--release", Releases(recipe.parent / "recipe" / "releases").current()).code
+        == 0
+    )
+    (items, users, goal), (its_items, its_users, _), (_, others, _) = seen
+    np.testing.assert_allclose(its_items, items, atol=1e-6)
+    np.testing.assert_allclose(its_users, users, atol=1e-4)
+    assert goal.seconds == 180
+    order, other_order = np.lexsort(users.round(3).T), np.lexsort(others.round(3).T)
+    assert np.abs(users - others).max() > 0.1
+    np.testing.assert_allclose(others[other_order], its_users[order], atol=2e-3)
+    refused(zhiyin("tune", recipe), 1, "no trained model")
+
+
+def test_an_interrupted_tune_ends_quietly(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune", interrupted)
+    before = sorted(recipe.parent.rglob("*"))
+    done = zhiyin("tune", recipe)
+    assert done.code != 0
+    assert done.out == ""
+    assert sorted(recipe.parent.rglob("*")) == before
 
 
 def test_releases_are_listed_rolled_back_and_pruned(recipe: Path) -> None:

@@ -69,7 +69,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         YouTubeDNN(dim=16, hidden=(32,)).build(schema, ITEMS),
         schema,
         data,
-        items=examples.items(),
         sample=examples.queries(split.test.starts),
         popular=np.arange(ITEMS, dtype=np.int32),
         index=Exact(),

@@ -23,6 +23,8 @@ from zhiyin.screen import (
     candidates_table,
     comparison_table,
     data_sets_table,
+    index_name,
+    index_table,
     profile_table,
     release_words,
     releases_table,
@@ -33,6 +35,8 @@ from zhiyin.screen import (
     training_bar,
     trial_words,
     trials_table,
+    tuned_words,
+    tuning_table,
 )
 
 if TYPE_CHECKING:
@@ -314,6 +318,42 @@ def compare(
     )
 
 
+@app.command(epilog="Example: `zhiyin tune recipe.toml --overlap 0.99 -k 500`")
+def tune(
+    recipe: RecipePath,
+    release: Annotated[
+        str | None, typer.Option(help="Tune for a published release's vectors ('live', or its id), not the run's.")
+    ] = None,
+    overlap: Annotated[float | None, typer.Option(help="The share of the exact top k to be found.")] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="How many candidates a search is for.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="The most an index may hold beside the vectors.")] = None,
+    build_seconds: Annotated[float | None, typer.Option(help="The longest that one build may take.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="The longest that all of it may take.")] = None,
+    threads: Annotated[int | None, typer.Option(help="How many search at once when they are timed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sample, the split of the queries and the k-means.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the fastest index that finds enough, by measuring on your vectors with held-out users, and print its
+    `[index]` table. What an option does not say, the recipe's `[index]` does, if it is `auto:Auto`."""
+    from zhiyin import pipeline
+
+    said = {"overlap": overlap, "k": k, "memory_mb": memory_mb, "build_seconds": build_seconds}
+    said |= {"seconds": seconds, "threads": threads, "seed": seed}
+    changes = {name: value for name, value in said.items() if value is not None}
+    read, asked = _recipe(recipe), "" if release == "live" else release
+    with console.status("tuning") as status:
+        tuned = pipeline.tune(read, changes, asked, lambda words: status.update(f"tuning: {escape(words)}"))
+    table = index_table(tuned.measured["chosen"]["index"])
+    if as_json:
+        print(json.dumps({"recipe": table, **tuned.measured}))
+        return
+    console.print(tuning_table(tuned.measured))
+    for one in tuned.measured["left_out"]:
+        say(console, f"left out: {index_name(one['index'])}: {one['why']}", style="dim")
+    say(console, tuned_words(tuned.measured))
+    print(table)
+
+
 @app.command(epilog="Example: `zhiyin publish recipe.toml`")
 def publish(
     recipe: RecipePath,
@@ -328,8 +368,8 @@ def publish(
     read = _recipe(recipe)
     pipeline.trained(read)
     loaded = _load(read) if load and not _forgets(read) else {}  # first: a release goes live with its cards there
-    with console.status("building, opening and proving the release"):
-        release = pipeline.publish(read)
+    with console.status("building the release") as status:
+        release = pipeline.publish(read, watch=lambda words: status.update(f"building the release: {escape(words)}"))
     if as_json:
         print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
         return

@@ -52,11 +52,12 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Tower:
-    """A tower in ONNX, run on one thread: arrays in, vectors out. Safe from many threads at once."""
+    """A tower in ONNX: arrays in, vectors out. Safe from many threads at once. `threads`: that one call takes; a second
+    costs a request's tail more than it gains, a whole catalogue takes all there are (0)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # a second thread costs the tail more than it gains
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3

@@ -1,5 +1,6 @@
 """What the command line and the demo show a person, on a terminal of 80 columns or in a file."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,6 +210,44 @@ def release_words(release: "Release") -> str:
     return (
         f"release [bold]{release.id}[/] is live: {len(release.items):,} items, towers within {proof['parity']:.0e} of "
         f"the trained ones, index overlap@{proof['k']} {proof['overlap']:.4f}"
+    )
+
+
+def index_name(table: Mapping[str, Any]) -> str:
+    """An index in a few words: "IVFFlat, nprobe 24"."""
+    rest = [f"{key} {value}" for key, value in table.items() if key != "use"]
+    return ", ".join([table["use"].partition(":")[2], *rest])
+
+
+def index_table(table: Mapping[str, Any]) -> str:
+    """An index as a recipe says it."""
+    return "\n".join(["[index]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())])
+
+
+def tuning_table(measured: Mapping[str, Any]) -> Table:
+    """What was measured on the whole catalogue, the fastest first: the chosen index (●), how it does with less effort
+    and with more, and its rivals at the least effort that reaches the target."""
+    chosen = measured["chosen"]
+    table = Table("index", f"overlap@{measured['target']['k']}", "queries/s", "µs", box=None)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    points = {index_name(one["index"]): one for one in (*measured["catalogue"], *measured["curve"], chosen)}
+    for name, one in sorted(points.items(), key=lambda pair: -float(pair[1]["queries_per_second"])):
+        speed = one["queries_per_second"]
+        each = 1e6 * measured["target"]["threads"] / speed
+        mark = "● " if one is chosen else "  "
+        table.add_row(mark + name, f"{one['overlap']:.4f}", f"{speed:,.0f}", f"{each:,.0f}")
+    return table
+
+
+def tuned_words(measured: Mapping[str, Any]) -> str:
+    """What tuning came to, in a sentence."""
+    chosen, target = measured["chosen"], measured["target"]
+    return (
+        f"[bold]{index_name(chosen['index'])}[/] finds {chosen['overlap']:.4f} of the exact top {target['k']} "
+        f"(target {target['overlap']}; {chosen['held_out_overlap']:.4f} on {chosen['held_out_queries']:,} queries that "
+        f"had no part in choosing it), builds in {chosen['build_seconds']:.0f} s; tuning took "
+        f"{measured['seconds']:.0f} s. For the recipe:"
     )
 
 

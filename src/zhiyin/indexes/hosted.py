@@ -13,8 +13,7 @@ from zhiyin.indexes.base import Allowed, Hits, Vectors
 from zhiyin.indexes.checks import check_search
 from zhiyin.indexes.database import Database, Receipt
 from zhiyin.indexes.exact import ExactIndex
-from zhiyin.indexes.faiss_files import refined
-from zhiyin.indexes.filtering import OVER_FETCH, completed, is_tight
+from zhiyin.indexes.filtering import OVER_FETCH, completed, is_tight, refined
 
 QUERIES = 256
 """In one call …"""
