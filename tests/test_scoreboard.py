@@ -5,6 +5,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,25 @@ def test_a_run_that_is_stopped_goes_on_with_its_seed(folder: Path, monkeypatch: 
     whole = next(one for one in measure(folder, "--seeds", "1").runs if one["seed"] == 1)
     assert len(steps) == 1  # of two epochs the second
     assert told["machine"] == whole["machine"]
+
+
+def test_a_set_with_refit_is_learned_anew_from_all_that_is_not_the_test(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETS, "amazon-beauty", replace(SETS["amazon-beauty"], refit=True))
+    places = ("--data", str(folder), "--work", str(tmp_path / "work"), "--results", str(tmp_path))
+    run.main(["amazon-beauty", "--recipe", str(folder / "small.toml"), *places, "--seeds", "1"])
+    (home,) = (tmp_path / "work" / "amazon-beauty").glob("*/seed-1")
+    tables = Recipe.read(folder / "small.toml").tables
+    first, again = (Recipe.of({**tables, "home": str(at)}, tmp_path) for at in (home, home / "refit"))
+    chosen, fitted = pipeline.trained(first), pipeline.trained(again)
+    data, split = pipeline.opened(first)
+    assert fitted.end == data.events.times[everything_else(data, split).train].max() > chosen.end
+    assert fitted.step == chosen.step == 4 * fitted.plan.training.epochs  # four steps an epoch, then and now
+    (told,) = Record.open(tmp_path / "amazon-beauty.json").runs
+    report = evaluate({"one": fitted.scorer(data)}, data, split.test, ks=(10,))
+    assert told["metrics"]["recall@10"] == report.value("one", "recall@10")
+    assert told["validation"] == {"recall@10": chosen.recall}
 
 
 def test_baselines_learn_from_all_that_is_not_the_test() -> None:

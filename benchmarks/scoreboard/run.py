@@ -11,6 +11,7 @@ benchmarks/scoreboard/page.py makes the table out of the records.
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from machine import machine
 
-from scoreboard.beside import bands, baselines
+from scoreboard.beside import bands, baselines, everything_else
 from scoreboard.records import RESULTS, Record, fingerprint, settings_of
 from scoreboard.sets import SETS, BenchmarkSet
 from zhiyin import pipeline
@@ -35,7 +36,7 @@ from zhiyin.data import datasets
 from zhiyin.data.sources import Source
 from zhiyin.evaluation.report import evaluate, per_query
 from zhiyin.evaluation.saved import Saved
-from zhiyin.learning.fit import Progress
+from zhiyin.learning.fit import Fitted, Progress, fit
 from zhiyin.recipe import Recipe
 
 RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
@@ -103,7 +104,9 @@ def measured(one: BenchmarkSet, recipe: Recipe, seed: int) -> dict[str, Any]:
     """One run, trained (or gone on with) and measured on the test, once."""
     log(f"{one.name}: seed {seed} in {recipe.home}")
     clock = Clock(recipe.home / "seconds.json")
-    fitted = pipeline.fit(recipe, clock.watching(f"{one.name}, seed {seed}"))
+    first = fitted = pipeline.fit(recipe, clock.watching(f"{one.name}, seed {seed}"))
+    if one.refit:
+        recipe, fitted = refitted(recipe, first, clock)
     report = pipeline.evaluate(recipe, part="test", ks=one.ks)
     name = type(fitted.plan.model).__name__
     saved = Saved.open(recipe.run / "test.npz")
@@ -116,8 +119,8 @@ def measured(one: BenchmarkSet, recipe: Recipe, seed: int) -> dict[str, Any]:
         "metrics": dict(report.rows[name]),
         "intervals": bands(values, saved.users),
         "with seen items kept": {bar.metric: kept.value(name, bar.metric) for bar in one.bars},
-        "validation": {f"recall@{fitted.plan.training.measure}": fitted.recall},
-        "best step": fitted.step,
+        "validation": {f"recall@{first.plan.training.measure}": first.recall},
+        "best step": first.step,
         "training seconds": round(clock.seconds, 1),
         "measured": report.words,
         "machine": {**machine(), "threads": torch.get_num_threads(), "device": device()},
@@ -126,6 +129,23 @@ def measured(one: BenchmarkSet, recipe: Recipe, seed: int) -> dict[str, Any]:
     told = ", ".join(f"{bar.metric} {report.value(name, bar.metric):.4f}" for bar in one.bars)
     log(f"{one.name}: seed {seed}: {told}; {clock.seconds:,.0f} s of training")
     return run
+
+
+def refitted(recipe: Recipe, chosen: Fitted, clock: "Clock") -> tuple[Recipe, Fitted]:
+    """The same settings, learned from all that is not the test, for as many epochs as validation chose; its only
+    validation is at the end, and decides nothing."""
+    looks = [json.loads(line) for line in (recipe.run / "log.jsonl").read_text().splitlines()]
+    epochs = math.ceil(next(look["epoch"] for look in looks if look["step"] == chosen.step) - 1e-9)
+    training = {**recipe.tables.get("training", {}), "epochs": epochs, "validate_every": epochs, "patience": 0}
+    tables = {**recipe.tables, "home": str(recipe.home / "refit"), "training": training}
+    again = Recipe.of(tables, recipe.path)
+    if not (again.prepared / "manifest.json").exists():
+        pipeline.prepare(again)
+    data, split = pipeline.opened(again)
+    whole = everything_else(data, split)
+    log(f"learning anew from all that is not the test, {epochs} epochs")
+    fitted = fit(again.plan, data, whole, again.schema.fit(data, whole), again.run, lambda progress: clock.keep())
+    return again, fitted
 
 
 class Clock:
@@ -137,12 +157,16 @@ class Clock:
         self._since = time.perf_counter()
         self.seconds = self._before
 
+    def keep(self) -> None:
+        """Note the seconds until now."""
+        self.seconds = self._before + time.perf_counter() - self._since
+        self._path.write_text(json.dumps(self.seconds))
+
     def watching(self, words: str) -> Callable[[Progress], None]:
         """What `fit` is watched by: keeps the seconds, and logs each validation."""
 
         def watch(progress: Progress) -> None:
-            self.seconds = self._before + time.perf_counter() - self._since
-            self._path.write_text(json.dumps(self.seconds))
+            self.keep()
             if progress.validated:
                 log(
                     f"{words}: epoch {progress.epoch:.1f}, loss {progress.loss:.4f}, validation recall "
