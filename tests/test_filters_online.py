@@ -97,9 +97,9 @@ INDEXES = [one for one in spec.examples("zhiyin.indexes") if isinstance(one, Ind
 
 
 @pytest.fixture(params=INDEXES, ids=lambda one: type(one).__name__)
-def indexed(request: pytest.FixtureRequest, release: Release) -> Release:
+def indexed(request: pytest.FixtureRequest, release: Release, hosted: Callable[[IndexSpec], IndexSpec]) -> Release:
     """The release with each kind of index."""
-    return replace(release, index=request.param.build(np.array(release.vectors)))
+    return replace(release, index=hosted(request.param).build(np.array(release.vectors)))
 
 
 def oracle(release: Release, request: Request, rows: list[int]) -> list[str]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,11 +25,11 @@ from zhiyin import spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SearchError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
-from zhiyin.indexes.base import IndexSpec, Vectors
+from zhiyin.indexes.base import HostedSpec, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
@@ -38,6 +38,7 @@ from zhiyin.release import (
     ATTRIBUTES,
     CHANNELS,
     FORMAT,
+    INDEX,
     MANIFEST,
     Arrays,
     Release,
@@ -89,7 +90,7 @@ def publish(
     older release's; `facts`: whatever else the manifest should say (metrics, model, when); `tables`: what channels want
     to find, by the channel's name. Raises `ReleaseError` when
     towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing
-    is left behind then.
+    is left behind then. Raises it, too, where the release is live but the alias in a database did not follow.
     """
     if (root / id).exists():
         raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
@@ -119,8 +120,16 @@ def publish(
             "published; the live release is untouched.",
         ) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        _clear(hidden, index)
     return replace(release, manifest=manifest)
+
+
+def _clear(hidden: Path, index: IndexSpec | Auto) -> None:
+    """Remove what was not published, from a server that the index lives in, too."""
+    if isinstance(index, HostedSpec) and (hidden / INDEX).exists():
+        with suppress(SearchError):  # often why it was not published
+            index.retire(hidden / INDEX)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _make_live(root: Path, id: str) -> None:
@@ -137,9 +146,9 @@ def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> d
     golden = folder / "golden"
     inputs = {path.stem: np.load(path) for path in golden.glob("inputs/*.npy")}
     parity = float(np.abs(release.user_tower(inputs) - np.load(golden / "user_vectors.npy")).max())
-    rows = np.load(golden / "item_inputs" / "rows.npy")
     item_inputs = {path.stem: np.load(path) for path in golden.glob("item_inputs/*.npy")}
-    parity = max(parity, float(np.abs(release.item_tower(item_inputs) - release.vectors[rows]).max()))
+    told = release.item_tower(item_inputs)  # the first of the catalogue, whether the tower knows their ids or not
+    parity = max(parity, float(np.abs(told - release.vectors[: len(told)]).max()))
     if not parity <= PARITY:
         raise ReleaseError(
             f"the exported towers differ from the trained ones by {parity:.2g}",
@@ -188,7 +197,7 @@ def _build(
     with torch.inference_mode():
         users = np.ascontiguousarray(model.user_vectors(sample).numpy())
     chosen = choose(index, vectors, users.reshape(-1, users.shape[-1]))
-    chosen.index.save(hidden / "index.bin")
+    chosen.index.save(hidden / INDEX)
     np.save(hidden / "popular.npy", popular[:POPULAR])
     user_inputs = {"history": sample.history, **sample.columns}
     item_inputs = {"rows": items.rows, **items.columns}

@@ -7,7 +7,7 @@ by one more store read → where it is asked, the diverse among them, and what o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from zhiyin.filters import bitmap
 from zhiyin.indexes.base import Allowed
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
+from zhiyin.stores.outage import Outage
+
+NOBODY, UNREAD = UserState(None, ()), UserState(None, ())
+"""Of no user, and of one whom the store does not tell of: told apart by which of the two it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Candidates:
     not know, and so passed over. `cards`: as asked, None for an item without one; None where none were asked.
     `sources`: each candidate's, where channels were named or several asked. `dropped`: channels that were late or
     failed. `pulls`: where it was asked, the items of the history that are nearest to each candidate.
+    `degraded`: what the store did not answer, and so is missing: "user" (the stored profile and events; what was seen
+    is not known then), "cards" (nor is the answer diverse then).
     """
 
     release: str
@@ -92,7 +98,11 @@ class Candidates:
     sources: list[list[Source]] | None = None
     dropped: tuple[Dropped, ...] = ()
     pulls: list[list[Pull]] | None = None
+    degraded: tuple[str, ...] = ()
 
+
+Cards = list[Card | None] | Literal["unread"] | None
+"""A draft's cards; None where none are needed."""
 
 Slots = Mapping[str, str]
 """The channels that a request asks for, and which answers in the place of each."""
@@ -120,12 +130,14 @@ class _Answered:
 @dataclass(frozen=True, slots=True)
 class Retriever:
     """Answers from one store. `seen_length`: how many of a user's newest events are read, and count as seen. `online`:
-    which channels there are, and which are asked where a request names none."""
+    which channels there are, and which are asked where a request names none. While the store fails, answers come from
+    what the requests hold, and say so; `outage` knows when it is asked again."""
 
     store: Store
     seen_length: int = 1000
     online: Online = STANDARD
     lanes: Lanes = field(default_factory=Lanes, repr=False)
+    outage: Outage = field(default_factory=Outage, repr=False)
 
     def retrieve(self, release: Release, requests: Sequence[Request]) -> list[Candidates]:
         """An answer for each request, all from `release`.
@@ -142,7 +154,8 @@ class Retriever:
             _check(release, request, f"{where}k")
             self._check_channels(request, where)
         allowed = [_allowed(release, one, f"{where}filter") for one, where in zip(requests, places, strict=True)]
-        seekers = self._seekers(release, requests)
+        states = self._states(requests)
+        seekers = [_seeker(release, request, state) for request, state in zip(requests, states, strict=True)]
         seekers = [replace(seeker, allowed=rows) for seeker, rows in zip(seekers, allowed, strict=True)]
         slots = [self._slots(release, one, seeker) for one, seeker in zip(requests, seekers, strict=True)]
         deadlines = [self.online.deadline_ms if one.deadline_ms is None else one.deadline_ms for one in requests]
@@ -155,7 +168,9 @@ class Retriever:
         ]
         cards = self._cards(requests, drafts)
         return [
-            _candidates(release, requests[at], seekers[at], draft, cards[at], places[at])
+            _candidates(
+                release, requests[at], seekers[at], draft, cards[at], places[at], ("user",) * (states[at] is UNREAD)
+            )
             for at, draft in enumerate(drafts)
         ]
 
@@ -188,10 +203,12 @@ class Retriever:
                 slots[name] = answers
         return slots
 
-    def _seekers(self, release: Release, requests: Sequence[Request]) -> list[Seeker]:
-        states = iter(self.store.read([r.user for r in requests if r.user], self.seen_length))
-        nobody = UserState(None, ())
-        return [_seeker(release, request, next(states) if request.user else nobody) for request in requests]
+    def _states(self, requests: Sequence[Request]) -> list[UserState]:
+        """What is stored of each request's user; `UNREAD` where the store did not say."""
+        users = [request.user for request in requests if request.user]
+        found = self.outage.ask(lambda: self.store.read(users, self.seen_length))
+        states = iter([UNREAD] * len(users) if found is None else found)
+        return [next(states) if request.user else NOBODY for request in requests]
 
     def _draft(self, release: Release, request: Request, k: int, slots: Slots, answered: _Answered) -> _Draft:
         """One list of the channels' lists. One channel's alone is not merged, unless the request says how."""
@@ -207,12 +224,15 @@ class Retriever:
         channel = "+".join(slots[slot] for slot in lists)
         return _Draft(found, release.items.ids(found.rows), channel, sources, answered.dropped)
 
-    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[list[Card | None] | None]:
-        """The cards of every draft that needs them, in one round trip."""
+    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[Cards]:
+        """The cards of every draft that needs them, in one round trip; "unread" where the store did not say."""
         needed = [bool(request.hydrate or request.diversity) for request in requests]
         wanted = [item for draft, there in zip(drafts, needed, strict=True) if there for item in draft.items]
         distinct = list(dict.fromkeys(wanted))
-        cards = dict(zip(distinct, self.store.cards(distinct), strict=True)) if distinct else {}
+        found = self.outage.ask(lambda: self.store.cards(distinct)) if distinct else []
+        if found is None:
+            return ["unread" if there else None for there in needed]
+        cards = dict(zip(distinct, found, strict=True))
         return [
             [cards[item] for item in draft.items] if there else None
             for draft, there in zip(drafts, needed, strict=True)
@@ -275,9 +295,19 @@ def _answered(asked: Asked, at: int, slots: Slots, request: Request, where: str)
 
 
 def _candidates(
-    release: Release, request: Request, seeker: Seeker, draft: _Draft, cards: Sequence[Card | None] | None, where: str
+    release: Release,
+    request: Request,
+    seeker: Seeker,
+    draft: _Draft,
+    cards: Cards,
+    where: str,
+    degraded: tuple[str, ...],
 ) -> Candidates:
     """The answer: of the draft, what diversity chooses."""
+    if cards == "unread":
+        draft = _only(draft, list(range(len(draft.items)))[: request.k])
+        request, degraded = replace(request, diversity=None), (*degraded, "cards")
+        cards = [None] * len(draft.items)
     scores = [round(float(score), 5) for score in draft.found.scores]
     if request.diversity is not None:
         places = _chosen(request.diversity, scores, cards or (), request.k, f"{where}diversity")
@@ -297,6 +327,7 @@ def _candidates(
         sources=draft.sources,
         dropped=draft.dropped,
         pulls=pulls(release, seeker, draft.found.rows) if request.explain else None,
+        degraded=degraded,
     )
 
 

@@ -197,6 +197,7 @@ class Answer(Struct, omit_defaults=True):
     """Candidates by descending score, or in the order that diversity chose them. `channel`: "deep", or "popular" for a
     user of whom nothing is known; several are joined by "+". `history`: how many events the tower saw. `unknown_items`:
     items of the request's own events that the release does not know. `dropped`: channels that were late or failed.
+    `degraded`: only while the store does not answer, what is missing: "user" (the stored profile and events), "cards".
     """
 
     release: str
@@ -206,6 +207,7 @@ class Answer(Struct, omit_defaults=True):
     unknown_items: list[str]
     took_ms: float
     dropped: list[Drop] = []
+    degraded: list[str] = []
 
 
 class Answers(Struct):
@@ -330,9 +332,8 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
             near = [Near(pull.item, pull.similarity) for pull in pulls]
             candidate.explanation = Explanation(near, None if interest == UNKNOWN else interest)
     dropped = [Drop(one.channel, one.why) for one in found.dropped]
-    return Answer(
-        found.release, found.channel, candidates, found.history, found.unknown_items, round(took_ms, 2), dropped
-    )
+    told = (found.release, found.channel, candidates, found.history, found.unknown_items)
+    return Answer(*told, round(took_ms, 2), dropped, list(found.degraded))
 
 
 def milliseconds(seconds: float, now: int, where: str) -> int:
