@@ -3,7 +3,8 @@
     python benchmarks/stores.py [--turns 7] [--users 2000] [--out benchmarks/results/stores.json]
 
 A redis-server of its own (default settings but no snapshots; and again with every write synced to disk) on a free
-loopback port. Cards are of about 240 bytes. `load` is what `zhiyin load` does with a prepared log of 20 events a user:
+loopback port. Cards are of about 240 bytes, and read from the store each time (`hot_cards.py` is about those that
+are not). `load` is what `zhiyin load` does with a prepared log of 20 events a user:
 wall seconds, CPU seconds of this process, and of the server.
 """
 
@@ -56,8 +57,8 @@ def main() -> None:
                 "redis, synced": ("--appendonly", "yes", "--appendfsync", "always"),
             }.items()
         }
-        specs: dict[str, StoreSpec] = {"memory": Memory(), "lmdb": LMDB(folder / "lmdb")}
-        specs |= {name: Redis(port=port, timeout=30.0) for name, (port, _) in ports.items()}
+        specs: dict[str, StoreSpec] = {"memory": Memory(), "lmdb": LMDB(folder / "lmdb", card_cache=0)}
+        specs |= {name: Redis(port=port, timeout=30.0, card_cache=0) for name, (port, _) in ports.items()}
         rows = calls(specs, given.turns)
         rows += loads(specs, ports, folder, given.users, max(1, given.turns // 2))
     printed([{"what": row["what"], "store": row["store"], **row["shown"]} for row in rows if "us" in row["shown"]])

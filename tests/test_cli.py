@@ -28,6 +28,7 @@ VERBS = [
     "data",
     "prepare",
     "fit",
+    "sweep",
     "evaluate",
     "compare",
     "publish",
@@ -35,6 +36,7 @@ VERBS = [
     "releases",
     "rollback",
     "serve",
+    "consume",
     "ask",
 ]
 """As `zhiyin --help` lists them."""
@@ -157,6 +159,10 @@ def test_init_tells_what_comes_next_and_never_replaces_a_recipe(tmp_path: Path) 
     assert out.read_text() == "# mine"
     assert zhiyin("init", log, "--out", out, "--force").code == 0
     assert "home =" in out.read_text()
+    assert 'events = "log.csv" ' in out.read_text(), "below the recipe: a folder that can be moved"
+    (tmp_path / "recipes").mkdir()
+    assert zhiyin("init", log, "--out", tmp_path / "recipes" / "a.toml").code == 0
+    assert f'events = "{log}" ' in (tmp_path / "recipes" / "a.toml").read_text()
     refused(zhiyin("init", tmp_path / "no.csv", "--out", tmp_path / "b.toml"), 2, "no.csv")
     refused(zhiyin("init", log, "--out", tmp_path / "no" / "b.toml"), 1, "b.toml: No such file or directory")
 
@@ -181,6 +187,22 @@ def test_a_run_that_is_complete_is_not_run_again_and_fresh_begins_anew(recipe: P
     recipe.write_text(text.replace("dim = 64", "dim = 32"))
     refused(zhiyin("fit", recipe, "--json"), 1, "another run was interrupted or finished here", "--fresh")
     assert zhiyin("fit", recipe, "--fresh", "--json").json["step"] == again.json["step"]
+
+
+def test_fit_goes_on_from_the_weights_that_are_there_when_files_were_appended(recipe: Path) -> None:
+    more = [f"u{user},i{item},{1_710_000_000 + item}" for user in range(28, 33) for item in range(36, 44)]
+    (recipe.parent / "more.csv").write_text("\n".join(["user,item,time", *more]) + "\n")
+    assert zhiyin("prepare", recipe, "--append", recipe.parent / "more.csv", "--json").json["items"] == 44
+    refused(zhiyin("publish", recipe), 1, "trained with 40 items, and there are 44 now", "--from RECIPE")
+    refused(zhiyin("fit", recipe), 1, "other data", "--from RECIPE")
+    assert zhiyin("fit", recipe, "--from", recipe, "--json").code == 0
+    release = zhiyin("publish", recipe, "--no-load", "--json").json["release"]
+    assert len(Releases(recipe.parent / "recipe" / "releases").open(release).items) == 44
+
+
+def test_fit_says_when_the_recipe_is_not_what_was_prepared(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace('duplicates = "drop"', 'duplicates = "keep"'))
+    refused(zhiyin("fit", recipe), 2, "[data] was changed since the log was prepared: duplicates was left out")
 
 
 def test_load_fills_an_empty_store_and_again_changes_nothing(recipe: Path) -> None:
@@ -288,6 +310,7 @@ def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path
     assert (shown.code, shown.out) == (0, "")
     assert "Film" in shown.err
     assert "passed over: unheard" in shown.err
+    asked_with_all_that_a_request_can_say(url)
     refused(zhiyin("ask", "--url", url, "-k", "41"), 2, "k: 41; expected at most 40")
     refused(zhiyin("ask", "--url", url, "-k", "0"), 2, "k: ", ">= 1")
     port = url.rpartition(":")[2]
@@ -297,6 +320,70 @@ def test_serve_and_ask(server: tuple[str, "subprocess.Popen[str]"], recipe: Path
     assert process.returncode == 0, said
     refused(zhiyin("ask", "u3", "--url", url), 1, "no answer", "Is `zhiyin serve` running there?")
     refused(zhiyin("ask", "u3", "--url", "localhost:1"), 2, "'localhost:1/v1/retrieve' is no address")
+
+
+def asked_with_all_that_a_request_can_say(url: str) -> None:
+    def items(*words: str) -> list[str]:
+        answer = zhiyin("ask", "u3", "--url", url, "--json", *words).json
+        return [candidate["item_id"] for candidate in answer["candidates"]]
+
+    some = items("-k", "40", "--filter", "category == 'c1'")
+    assert some
+    assert all(int(item[1:]) % 4 == 1 for item in some)
+    assert set(items("-k", "40", "--seen")) == {f"i{at}" for at in range(40)}
+    assert set(items("-k", "40", "--seen", "--exclude", "i3", "--exclude", "i4")) == {
+        f"i{at}" for at in range(40) if at not in (3, 4)
+    }
+    spread = items("-k", "8", "--diverse", "category=100")  # among 32, all that u3 has not seen
+    assert sorted(int(item[1:]) % 4 for item in spread[:4]) == [0, 1, 2, 3]
+    (one,) = zhiyin("ask", "u3", "--url", url, "--json", "-k", "1", "--field", "title").json["candidates"]
+    assert list(one["card"]) == ["title"]
+    told = zhiyin("ask", "u3", "--url", url, "--json", "-k", "2", "--channel", "popular", "--explain").json
+    assert (told["channel"], len(told["candidates"][0]["explanation"]["history"])) == ("popular", 3)
+    shown = zhiyin("ask", "u3", "--url", url, "-k", "2", "--channel", "popular", "--explain").err
+    assert shown.split("\n")[0].split() == ["item", "score", "title", "category", "near", "channels"]
+    near = [one["item_id"] for one in told["candidates"][0]["explanation"]["history"]]
+    assert f"{', '.join(near)}  popular" in shown
+    refused(zhiyin("ask", "--url", url, "--channel", "no such"), 2, "channels[0]")
+    asked = ("ask", "nobody", "--url", url, "--json")
+    assert zhiyin(*asked).json["channel"] == "popular"
+    assert zhiyin(*asked, "--profile", "country=c1", "--context", "device=tv").json["channel"] == "deep"
+    refused(zhiyin(*asked, "--profile", "country"), 2, "--profile: 'country'; expected NAME=VALUE")
+    refused(zhiyin(*asked, "--diverse", "title=much"), 2, "diversity.weight: found `str`; expected `float`")
+    refused(zhiyin(*asked, "--filter", "categori == 3"), 2, "no attribute 'categori'")
+
+
+def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:
+    served = pipeline.serving(Recipe.read(recipe))
+    with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
+        assert "the store" not in zhiyin("ask", "u3", "--url", url).err
+        served.store.close()
+        done = zhiyin("ask", "u3", "--url", url, "-k", "2")
+    assert done.code == 0
+    assert "channel popular, history 0" in done.err
+    assert "the store does not answer; without it: user, cards" in done.err
+
+
+@pytest.mark.parametrize("use", ["milvus:Milvus", "qdrant:Qdrant"])
+def test_an_index_in_a_vector_database_is_published_and_served(
+    use: str, recipe: Path, milvus_server: Any, qdrant_server: Any
+) -> None:
+    there = milvus_server if use.startswith("milvus") else qdrant_server
+    table = f'use = "{use}"\nuri = "{there.uri}"\nname = "cli"\ntimeout = 20.0\n'
+    recipe.write_text(re.sub(r"(?<=items are found\n)use = .*\n", table, recipe.read_text()))
+    published = zhiyin("publish", recipe, "--no-load", "--json")
+    assert published.code == 0, published.err
+    assert published.json["proof"]["overlap"] >= 0.95
+    receipt = json.loads((recipe.parent / "recipe" / "releases" / published.json["release"] / "index.bin").read_text())
+    assert [told["rows"] for told in receipt.values()] == [40]
+    process, said = serving(recipe)
+    try:
+        answer = zhiyin("ask", "u3", "--url", address(said), "-k", "4", "--json").json
+        assert (answer["release"], answer["channel"]) == (published.json["release"], "deep")
+        assert len({candidate["item_id"] for candidate in answer["candidates"]}) == 4
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from zhiyin import errors
 from zhiyin.errors import (
+    ChannelError,
     DataError,
     Failure,
     ReleaseError,
@@ -23,7 +24,9 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
     assert {kind for kind in UserError.__subclasses__() if kind.__module__ == "zhiyin.errors"} == {
         SpecError, DataError, RequestError,
     }  # fmt: skip
-    assert set(Failure.__subclasses__()) == {TrainingError, SearchError, ReleaseError, StoreError}
+    assert set(Failure.__subclasses__()) == {
+        TrainingError, SearchError, ChannelError, ReleaseError, StoreError,
+    }  # fmt: skip
     assert set(ZhiyinError.__subclasses__()) == {UserError, Failure}
     assert errors.__doc__ is not None
     for name, kind in vars(errors).items():

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from zhiyin import Recipe, pipeline
+from zhiyin import Recipe, Releases, Request, Retriever, pipeline
 from zhiyin.data.datasets import DATASETS
 from zhiyin.data.worlds import tastes
+from zhiyin.errors import DataError
 from zhiyin.learning.fit import Fitted, Plan
 from zhiyin.release import Release
 
@@ -71,6 +72,29 @@ def test_the_live_release_answers_a_script(
     assert kept.startswith("7, seen items kept: deep [")
     assert stranger.startswith("a stranger, seen items left out: popular [")
     assert without.split("[")[1] != stranger.split("[")[1]
+
+
+def test_its_channels_are_published_and_answer(shop: Path) -> None:
+    recipe = Recipe.read(shop / "own-log.toml")
+    release, store = Releases(recipe.releases).open(), recipe.store.open()
+    assert set(release.tables) == {"fresh", "together", "trending"}
+    assert release.manifest["channels"]["trending"] == {
+        "use": "popular:Popular", "half_life": 3.0, "segment": "country",
+    }  # fmt: skip
+    names = ("deep", "trending", "together", "fresh", "item_to_item", "popular")
+    (answer,) = Retriever(store, online=recipe.online).retrieve(release, [Request("7", k=20, channels=names)])
+    store.close()
+    assert (answer.channel, answer.dropped, len(answer.items)) == ("+".join(names), (), 20)
+    assert answer.sources is not None
+    assert {one.channel for own in answer.sources for one in own} == set(names)
+
+
+def test_what_a_channel_lacks_in_the_log_is_said_before_anything_is_published(shop: Path) -> None:
+    online = {"channels": {"new": {"use": "fresh:Fresh", "column": "published"}}}
+    recipe = short("own-log.toml", shop, online=online)
+    with pytest.raises(DataError, match=r"^online\.channels\.new channel Fresh column: no column 'published'"):
+        pipeline.publish(recipe)
+    assert len(Releases(recipe.releases).ids()) == 1
 
 
 def test_losses_are_compared(shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,9 +97,9 @@ INDEXES = [one for one in spec.examples("zhiyin.indexes") if isinstance(one, Ind
 
 
 @pytest.fixture(params=INDEXES, ids=lambda one: type(one).__name__)
-def indexed(request: pytest.FixtureRequest, release: Release) -> Release:
+def indexed(request: pytest.FixtureRequest, release: Release, hosted: Callable[[IndexSpec], IndexSpec]) -> Release:
     """The release with each kind of index."""
-    return replace(release, index=request.param.build(np.array(release.vectors)))
+    return replace(release, index=hosted(request.param).build(np.array(release.vectors)))
 
 
 def oracle(release: Release, request: Request, rows: list[int]) -> list[str]:
@@ -221,7 +221,7 @@ def test_the_popular_channel_goes_on_beyond_what_it_ranks(release: Release, retr
     np.testing.assert_allclose(answer.scores, [1 / 2, 1 / 3, 1 / 4, 1 / 5], atol=1e-5)
     everything = retriever.retrieve(few, [Request(k=ITEMS, exclude=("i9", "i0"))])[0]
     assert everything.items == ["i3", "i7", *(f"i{row}" for row in range(1, ITEMS) if row not in (3, 7, 9))]
-    assert Popular().find(few, []) == []
+    assert Popular().find(few, {}, []) == []
 
 
 def test_a_filter_that_repeats_is_compiled_once_and_goes_with_its_release(

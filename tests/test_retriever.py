@@ -2,16 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from zhiyin import spec
+from zhiyin.channels.base import Channel
+from zhiyin.channels.deep import Deep
 from zhiyin.channels.diversity import Diversity, diverse
+from zhiyin.channels.fresh import Fresh
+from zhiyin.channels.item_to_item import ItemToItem
+from zhiyin.channels.listed import Listed
+from zhiyin.channels.merge import RRF, Merge, Quota, RoundRobin
+from zhiyin.channels.online import Online
+from zhiyin.channels.popular import Popular
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import RequestError
+from zhiyin.errors import RequestError, SpecError
 from zhiyin.learning.examples import Examples
 from zhiyin.release import Release
 from zhiyin.retriever import Request, Retriever
@@ -203,6 +213,174 @@ def test_a_request_makes_at_most_two_round_trips(release: Release, store: Store)
     diversity = Diversity(1.0, "title")
     Retriever(counting).retrieve(release, [Request(user="u1", k=20, hydrate=("title",), diversity=diversity)])  # type: ignore[arg-type]
     assert counting.trips == 2
+
+
+@pytest.fixture
+def full(release: Release, data: Prepared) -> Release:
+    """The release with the tables of the channels that can be published without a baseline."""
+    found = {
+        name: one.tables(data, lambda baseline, keep: {}) for name, one in (("fresh", Fresh()), ("recent", RECENT))
+    }
+    return replace(release, tables=found)
+
+
+RECENT = Popular(days=0.2, segment="country")
+EVERYTHING = Online(channels={"recent": RECENT, "welcome": Listed(("i44", "i33")), "last": ItemToItem(1)})
+ALL = ("deep", "popular", "item_to_item", "fresh", "recent", "welcome", "last")
+
+
+@pytest.fixture
+def everything(store: Store) -> Retriever:
+    store.append([event("u", f"i{i}", NOW + i) for i in (3, 30, 13, 31)])
+    store.put_profiles({"u": {"country": "cn"}})
+    store.put_cards({f"i{i}": {"title": f"title {i}", "kind": i % 3} for i in range(60)})
+    return Retriever(store, online=EVERYTHING)
+
+
+def test_two_round_trips_with_everything_on_and_many_requests(full: Release, everything: Retriever) -> None:
+    counting = Counting(everything.store)
+    asked = Request(
+        user="u", k=9, channels=ALL, merge=Quota({"fresh": 1, "deep": 2}), deadline_ms=60_000, explain=True,
+        hydrate=("title",), diversity=Diversity(0.5, "kind"), filter="title != 'title 9'", exclude=("i8",),
+    )  # fmt: skip
+    many = replace(everything, store=counting)  # type: ignore[arg-type]
+    for requests in ([asked], [asked, replace(asked, user="stranger"), replace(asked, channels=(), merge=None)]):
+        counting.trips = 0
+        answers = many.retrieve(full, requests)
+        assert counting.trips == 2
+        assert [len(answer.items) for answer in answers] == [9] * len(requests)
+
+
+def test_every_channel_and_merge_keeps_out_what_is_seen_excluded_or_filtered(
+    full: Release, everything: Retriever
+) -> None:
+    request = Request(user="u", k=30, exclude=("i44", "i50"), filter="title != 'title 51'")
+    out = {"i3", "i30", "i13", "i31", "i44", "i50", "i51"}
+    merges = [one for one in spec.examples("zhiyin.channels") if isinstance(one, Merge)]
+    asked = [replace(request, channels=(name,)) for name in ALL]
+    asked += [replace(request, channels=ALL, merge=how) for how in merges]
+    for answer in everything.retrieve(full, asked):
+        assert len(answer.items) == 30, answer.channel
+        assert not out & set(answer.items)
+
+
+def test_several_channels_are_one_list_and_each_candidate_says_where_it_came_from(
+    full: Release, everything: Retriever
+) -> None:
+    alone = {name: everything.retrieve(full, [Request(user="u", k=12, channels=(name,))])[0] for name in ALL}
+    answer = everything.retrieve(full, [Request(user="u", k=12, channels=ALL, merge=RRF(9))])[0]
+    worth = {
+        item: sum(1 / (9 + one.items.index(item) + 1) for one in alone.values() if item in one.items)
+        for one in alone.values() for item in one.items
+    }  # fmt: skip
+    assert answer.channel == "+".join(ALL)
+    np.testing.assert_allclose(answer.scores, sorted(worth.values(), reverse=True)[:12], atol=1e-5)
+    assert answer.sources is not None
+    for item, sources in zip(answer.items, answer.sources, strict=True):
+        assert [one.channel for one in sources] == [name for name in ALL if item in alone[name].items]
+        for one in sources:
+            assert alone[one.channel].items[one.rank - 1] == item
+            assert alone[one.channel].scores[one.rank - 1] == one.score
+    assert everything.retrieve(full, [Request(user="u", k=12)])[0].sources is None
+
+
+def test_diversity_is_chosen_among_what_was_merged(full: Release, everything: Retriever) -> None:
+    request = Request(user="u", k=5, channels=("deep", "fresh"), merge=RoundRobin())
+    pool = everything.retrieve(full, [replace(request, k=20)])[0]
+    kinds = np.array([int(item[1:]) % 3 for item in pool.items], np.int32)
+    answer = everything.retrieve(full, [replace(request, diversity=Diversity(0.2, "kind"), explain=True)])[0]
+    places = diverse(np.array(pool.scores, np.float32), kinds, 5, 0.2)
+    assert places.tolist() != [0, 1, 2, 3, 4]
+    assert answer.items == [pool.items[at] for at in places]
+    assert pool.sources is not None
+    assert answer.sources == [pool.sources[at] for at in places]
+    told = everything.retrieve(full, [replace(request, k=20, explain=True)])[0].pulls
+    assert told is not None
+    assert answer.pulls == [told[at] for at in places]
+
+
+def test_the_service_says_what_is_asked_by_default(full: Release, everything: Retriever) -> None:
+    chosen = replace(EVERYTHING, ask=("deep", "fresh"), merge=Quota({"deep": 1, "fresh": 1}))
+    asked = Request(user="u", k=8)
+    named = replace(asked, channels=("deep", "fresh"), merge=Quota({"deep": 1, "fresh": 1}))
+    assert replace(everything, online=chosen).retrieve(full, [asked]) == everything.retrieve(full, [named])
+
+
+def test_whom_a_channel_does_not_know_the_cold_channel_serves(full: Release, everything: Retriever) -> None:
+    """In the place of each that knows nothing, once."""
+    cold = replace(everything, online=replace(EVERYTHING, cold="welcome"))
+    assert cold.retrieve(full, [Request(k=3)])[0].items == ["i44", "i33", "i0"]
+    answer = cold.retrieve(full, [Request(k=4, channels=("deep", "item_to_item", "fresh"), merge=RoundRobin())])[0]
+    assert answer.channel == "welcome+fresh"
+    assert answer.items[::2] == ["i44", "i33"]
+    shares = Quota({"deep": 3, "fresh": 1})
+    answer = cold.retrieve(full, [Request(k=4, channels=("deep", "fresh"), merge=shares)])[0]
+    assert answer.sources is not None
+    assert [own[0].channel for own in answer.sources] == ["welcome", "welcome", "fresh", "welcome"]
+    told = Request(k=4, profile={"country": "cn"}, channels=("deep", "item_to_item"))
+    assert cold.retrieve(full, [told])[0].channel == "deep+welcome", "a profile is enough for the towers alone"
+    towers = replace(everything, online=replace(EVERYTHING, cold="deep"))
+    assert towers.retrieve(full, [Request(k=3)])[0].channel == "deep"
+
+
+def test_an_explanation_names_the_nearest_of_the_history(full: Release, everything: Retriever) -> None:
+    answer = everything.retrieve(full, [Request(user="u", k=6, explain=True, exclude_seen=False)])[0]
+    vectors = np.asarray(full.vectors)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert answer.pulls is not None
+    for item, pulls in zip(answer.items, answer.pulls, strict=True):
+        near = {f"i{row}": float(unit[int(item[1:])] @ unit[row]) for row in (31, 13, 30, 3) if item != f"i{row}"}
+        wanted = sorted(near, key=lambda one: -near[one])[:3]
+        assert [pull.item for pull in pulls] == wanted
+        np.testing.assert_allclose([pull.similarity for pull in pulls], [near[one] for one in wanted], atol=1e-4)
+    assert answer.interests == [0] * 6
+    stranger = everything.retrieve(full, [Request(k=3, explain=True)])[0]
+    assert (stranger.pulls, stranger.interests) == ([[], [], []], [UNKNOWN] * 3)
+    assert everything.retrieve(full, [Request(user="u", k=6)])[0].pulls is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"channels": ("deep", "deap")},
+            r"channels\[1\]: there is no channel 'deap' \(did you mean 'deep'\?\); expected",
+        ),
+        ({"channels": ("deep", "deep")}, r"channels\[1\]: 'deep' stands here twice"),
+        ({"deadline_ms": 0.0}, r"deadline_ms: 0; expected a number above 0"),
+        ({"deadline_ms": float("nan")}, r"deadline_ms: nan"),
+        ({"merge": Quota({"fresh": 1})}, r"merge\.shares: 'fresh' is not asked; expected one of deep"),
+    ],
+)
+def test_what_cannot_be_asked_of_channels_is_refused_by_its_place(
+    full: Release, everything: Retriever, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=f"^{said}"):
+        everything.retrieve(full, [Request(user="u", k=3, **changes)])
+    with pytest.raises(RequestError, match=rf"^requests\[1\]\.{said}"):
+        everything.retrieve(full, [Request(user="u", k=3), Request(user="u", k=3, **changes)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ask": ()}, r"^\.ask: \[\]; expected channels, at least one, each once"),
+        ({"ask": ("deep", "deep")}, r"^\.ask: \['deep', 'deep'\]"),
+        ({"ask": ("deep", "frsh")}, r"^\.ask\[1\]: there is no channel 'frsh' \(did you mean 'fresh'\?\)"),
+        ({"cold": "nothing"}, r"^\.cold: there is no channel 'nothing'"),
+        ({"merge": Quota({"deap": 1})}, r"^\.merge\.shares: there is no channel 'deap'"),
+        ({"deadline_ms": -1.0}, r"^\.deadline_ms: -1; expected milliseconds"),
+        ({"channels": {"../up": Deep()}}, r"^\.channels: '\.\./up'; expected letters, digits"),
+    ],
+)
+def test_what_cannot_be_in_online_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        Online(**changes)
+
+
+def test_a_channel_may_take_a_built_in_ones_name() -> None:
+    mine: Channel = Popular(days=1)
+    assert Online(channels={"popular": mine}).channel("popular") is mine
 
 
 def test_a_release_gives_the_trained_models_vectors(release: Release, examples: Examples, split: Split) -> None:

@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from zhiyin import client
-from zhiyin.errors import ReleaseError, SpecError, UserError, ZhiyinError
+from zhiyin.errors import ReleaseError, RequestError, SpecError, UserError, ZhiyinError
 from zhiyin.screen import (
     Looked,
     candidates_table,
@@ -28,6 +31,8 @@ from zhiyin.screen import (
     slices_table,
     stored_words,
     training_bar,
+    trial_words,
+    trials_table,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +124,7 @@ def init(
         raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
     with console.status("looking at your files"):
         guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
-    out.write_text(recipe_text(guess, out.stem))
+    out.write_text(recipe_text(guess, out.stem, out.parent))
     if as_json:
         print(json.dumps({"recipe": str(out)}))
     name = escape(str(out))
@@ -152,7 +157,7 @@ def data(
         bar.update(task, total=1, completed=1)
     recipe = folder / "recipe.toml"
     guess = inspect(found.events, found.items, found.users, time_unit=found.time_unit)
-    recipe.write_text(recipe_text(guess, name))
+    recipe.write_text(recipe_text(guess, name, folder))
     if as_json:
         print(json.dumps({"events": str(found.events), "recipe": str(recipe)}))
     say(console, f"wrote {folder}/: next, run  zhiyin fit {recipe}")
@@ -174,6 +179,10 @@ def prepare(
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from an earlier run's weights: its recipe (this one, after an append)."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -187,7 +196,8 @@ def fit(
         _prepare(read, as_json=False)
     with training_bar(console) as watch:
         looked = Looked(watch)
-        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile)
+        earlier = None if start is None else _recipe(start).run
+        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile, start=earlier)
     if profile and looked.last is not None:
         console.print(profile_table(looked.last))
     if console.quiet:
@@ -198,6 +208,48 @@ def fit(
     else:
         say(console, f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
         say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
+
+
+@app.command(epilog="Example: `zhiyin sweep recipe.toml --trials 30`")
+def sweep(
+    recipe: RecipePath,
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.", min=1)] = 20,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so long, to be gone on with; 0: when all trials are done.", min=0)
+    ] = 0.0,
+    sampler: Annotated[str, typer.Option(help="How values are drawn: 'tpe' or 'random'.")] = "tpe",
+    seed: Annotated[int, typer.Option(help="Of the draws; trials train with the recipe's own.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the trials of earlier calls.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the ranges of `[sweep]` for better settings, judged on validation, and write the best as a recipe. A sweep
+    that was interrupted goes on where it stood."""
+    from zhiyin.sweep import sweep as search
+
+    if sampler not in ("tpe", "random"):
+        raise SpecError(f"--sampler {sampler}", expected="'tpe' or 'random'")
+    read = _recipe(recipe)
+    _ = read.plan
+    with console.status("preparing") as status:
+        watch, told = trial_words(console, status.update, trials)
+        found = search(
+            read,
+            trials=trials,
+            minutes=minutes,
+            sampler="random" if sampler == "random" else "tpe",
+            seed=seed,
+            fresh=fresh,
+            watch=watch,
+            told=told,
+        )
+    if as_json:
+        print(json.dumps({"recipe": found.recipe and str(found.recipe), "trials": [asdict(t) for t in found.ranked]}))
+        return
+    console.print(trials_table(found.ranked, f"recall@{read.plan.training.measure}"))
+    if found.recipe:
+        say(console, f"next: zhiyin fit {escape(str(found.recipe))}")
+    if len(found.trials) < trials:
+        say(console, f"{len(found.trials)} of {trials} trials: the same command goes on")
 
 
 @app.command(epilog="Example: `zhiyin evaluate recipe.toml --report`")
@@ -373,9 +425,35 @@ def serve(
     logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
-        run(Live(served.releases, served.store), served.store, settings, lambda words: say(console, words))
+        live = Live(served.releases, served.store)
+        run(live, served.store, settings, lambda words: say(console, words), read.online)
     finally:
         served.store.close()
+
+
+@app.command(epilog="Example: `zhiyin consume recipe.toml`")
+def consume(
+    recipe: RecipePath,
+    once: Annotated[bool, typer.Option("--once", help="End when no entry is left, instead of waiting.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put the events that an application writes to a Redis stream into the store. Start as many as you need."""
+    from dataclasses import asdict
+
+    from zhiyin import pipeline
+
+    read, stop = _recipe(recipe), threading.Event()
+    logging.basicConfig(format="%(message)s")
+    before = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        counted = pipeline.consume(read, stop, once=once, say=lambda words: say(console, words))
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if as_json:
+        print(json.dumps(asdict(counted)))
+    else:
+        say(console, counted.words)
 
 
 @app.command(epilog="Example: `zhiyin ask 42 -k 10`")
@@ -384,14 +462,41 @@ def ask(
     url: Annotated[str, typer.Option(help="Where `zhiyin serve` listens.")] = "http://127.0.0.1:8000",
     event: Annotated[list[str] | None, typer.Option(help="An item just chosen; may be given several times.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many candidates.")] = 10,
+    filter: Annotated[str, typer.Option(help="What every candidate must be: 'price < 20 and not adult'.")] = "",
+    exclude: Annotated[list[str] | None, typer.Option(help="An item that must not come; several times.")] = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Items of the history may come, too.")] = False,
+    profile: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Adds to the stored profile; several times.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What context features read; several times.")
+    ] = None,
+    field: Annotated[list[str] | None, typer.Option(help="A field of the cards to show; all when left out.")] = None,
+    diverse: Annotated[
+        str, typer.Option(metavar="FIELD=WEIGHT", help="Differ in this field of the cards: 'category=0.5'.")
+    ] = "",
+    channel: Annotated[
+        list[str] | None, typer.Option(help="A channel to ask; several times. The service's choice when left out.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which items of the history each is near to.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a running service (`zhiyin serve`) for one user's candidates."""
     request = {
         "k": k,
-        "hydrate": ["*"],
+        "hydrate": field or ["*"],
         **({"user_id": user} if user else {}),
         **({"events": [{"item_id": item} for item in event]} if event else {}),
+        **({"filter": filter} if filter else {}),
+        **({"exclude": exclude} if exclude else {}),
+        **({"exclude_seen": False} if seen else {}),
+        **({"profile": _named(profile, "--profile")} if profile else {}),
+        **({"context": _named(context, "--context")} if context else {}),
+        **({"diversity": _diversity(diverse)} if diverse else {}),
+        **({"channels": channel} if channel else {}),
+        **({"explain": True} if explain else {}),
     }
     answer = client.post(url.rstrip("/") + "/v1/retrieve", request)
     if as_json:
@@ -406,6 +511,27 @@ def ask(
         )
         if answer["unknown_items"]:
             console.print(f"not in this release, and passed over: {escape(', '.join(answer['unknown_items']))}")
+        if "degraded" in answer:
+            console.print(f"[yellow]the store does not answer; without it: {', '.join(answer['degraded'])}[/]")
+
+
+def _named(words: list[str], option: str) -> dict[str, Any]:
+    """NAME=VALUE each; a value that is JSON is what JSON says, any other is text."""
+    named: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise RequestError(f"{word!r}", where=option, expected="NAME=VALUE")
+        try:
+            named[name] = json.loads(value)
+        except ValueError:
+            named[name] = value
+    return named
+
+
+def _diversity(word: str) -> dict[str, Any]:
+    ((by, weight),) = _named([word], "--diverse").items()
+    return {"by": by, "weight": weight}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -419,8 +545,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:
-    from dataclasses import asdict
-
     from zhiyin import pipeline
 
     with console.status("preparing") as status:

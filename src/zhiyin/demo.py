@@ -101,7 +101,7 @@ def run(home: Path, *, data: Path | None, keep: bool, port: int, console: Consol
         say(console, stored_words(loaded))
         with (
             Live(served.releases, served.store) as live,
-            running(create(live, served.store, recipe.service), port=port) as url,
+            running(create(live, served.store, recipe.service, online=recipe.online), port=port) as url,
         ):
             _ask(url, console)
             if keep:

@@ -8,6 +8,7 @@ ZhiyinError
 └── Failure              what you gave was fine; the world was not
     ├── TrainingError    a loss that is no longer finite, a checkpoint that does not fit
     ├── SearchError      an index that cannot be built, loaded or searched
+    ├── ChannelError     a request whose every channel is late or fails
     ├── ReleaseError     a release that is missing, broken, too new, or did not prove itself
     └── StoreError       a store that cannot be opened, read or written
 """
@@ -63,6 +64,10 @@ class TrainingError(Failure):
 
 class SearchError(Failure):
     """An index cannot be built, saved, loaded or searched."""
+
+
+class ChannelError(Failure):
+    """Every channel that a request asks is late or fails."""
 
 
 class ReleaseError(Failure):

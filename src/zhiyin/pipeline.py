@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zhiyin.data import sources
+from zhiyin.data import origin, sources
 from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.data.tables import Column, Table
+from zhiyin.errors import DataError, SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
-from zhiyin.release import Release, Releases
+from zhiyin.release import Arrays, Release, Releases
+from zhiyin.service.stream import Consumer, Counted
 from zhiyin.stores.base import Event, Store
+from zhiyin.stores.redis import Redis
 
 if TYPE_CHECKING:
     from zhiyin.evaluation.report import Measured, Report
@@ -60,26 +64,32 @@ def fit(
     *,
     fresh: bool = False,
     profile: bool = False,
+    start: Path | None = None,
 ) -> "Fitted":
     """Train; go on where an interrupted run stood, unless `fresh`. Prepares the data first if that was not done (not
-    under torchrun: prepare first). `profile`: tell `watch` where the time goes."""
+    under torchrun: prepare first). `profile`: tell `watch` where the time goes. `start`: the folder of a run whose
+    weights a new run begins with, after files were appended. Raises `DataError` where the recipe's [data] is not what
+    was prepared."""
     plan = recipe.plan
     from zhiyin.learning import fit as learning
+    from zhiyin.learning.earlier import Earlier
     from zhiyin.learning.journal import Journal
 
     if not (recipe.prepared / "manifest.json").exists() and "WORLD_SIZE" not in os.environ:
         prepare(recipe)
+    origin.refuse_other(recipe.source, recipe.prepared)
     data, split = opened(recipe)
     schema = recipe.schema.fit(data, split)
-    if fresh:
-        (recipe.run / "log.jsonl").unlink(missing_ok=True)
-    with Journal(recipe.run) as journal:
+    earlier = None if start is None else Earlier.open(start)
+    if earlier is not None:
+        schema = schema.onward(earlier.schema)
+    with Journal(recipe.run, fresh=fresh) as journal:
 
         def look(progress: "Progress") -> None:
             journal.write(progress)
             watch(progress)
 
-        return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile)
+        return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile, start=earlier)
 
 
 def evaluate(
@@ -109,7 +119,9 @@ def show(
     at = _measure(recipe, part, ks, every_baseline)
     named, category = _category(at.fitted.schema, at.data, slices)
     traits = None if category is None else one_hot(category)
-    document = analyse(at.measured, at.data, at.split, columns=slices, traits=traits)
+    features = (*at.fitted.schema.user, *at.fitted.schema.item)
+    separators = {one.column or one.name: one.separator for one in features if isinstance(one, Bag)}
+    document = analyse(at.measured, at.data, at.split, columns=slices, separators=separators, traits=traits)
     document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
     vectors = at.scorer.items.cpu().numpy()
     document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named)
@@ -200,12 +212,11 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
     fitted = trained(recipe)
     import torch
 
-    from zhiyin.learning.examples import Examples
     from zhiyin.publish import publish as build
 
     now, index = now or datetime.now(UTC), recipe.index
     data, split = opened(recipe)
-    examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
+    examples = fitted.examples(data, torch.device("cpu"))
     return build(
         fitted.model,
         fitted.schema,
@@ -218,7 +229,29 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         id=f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}",
         facts=_facts(recipe, fitted, split, now),
         promise=recipe.promise,
+        tables=_tables(recipe, data, split),
     )
+
+
+def _tables(recipe: Recipe, data: Prepared, split: Split) -> dict[str, Arrays]:
+    """What the channels want to find in a release, by name: those of the recipe, and of the built-in ones those that
+    the log can serve."""
+    from zhiyin.baselines.neighbourhoods import fitted
+    from zhiyin.channels.online import BUILT_IN
+
+    whole = replace(split, train=np.arange(len(data.events)), end=int(data.events.times.max(initial=0)))
+
+    def neighbourhoods(baseline: Mapping[str, Any], keep: int) -> Arrays:
+        return fitted(baseline, data, whole, keep)
+
+    tables = {}
+    for name, channel in {**BUILT_IN, **recipe.online.channels}.items():
+        try:
+            tables[name] = channel.tables(data, neighbourhoods)
+        except (DataError, SpecError) as error:
+            if name in recipe.online.channels:
+                raise error.at(f"online.channels.{name}") from None
+    return {name: arrays for name, arrays in tables.items() if arrays}
 
 
 Watch = Callable[[str, int, int], None]
@@ -293,6 +326,31 @@ def serving(recipe: Recipe) -> Served:
     return Served(recipe.store.open(), Releases(recipe.releases))
 
 
+def consume(
+    recipe: Recipe, stop: threading.Event, *, once: bool = False, say: Callable[[str], None] = lambda words: None
+) -> Counted:
+    """Put the events of the recipe's stream into its store until `stop` is set, or, with `once`, until none is left.
+
+    Raises `SpecError` for a store that is not Redis, on which the stream would lie."""
+    if not isinstance(recipe.store, Redis):
+        raise SpecError(
+            f"a stream lies on Redis, and the store is {type(recipe.store).__name__}",
+            where=recipe.path.name,
+            remedy='Set [store] use = "redis:Redis", or send events to POST /v1/events.',
+        )
+    store = recipe.store.open()
+    try:
+        consumer = Consumer(recipe.stream, recipe.store, store)
+        say(f"taking events from {consumer.key} as {consumer.name} of group {recipe.stream.group}; ctrl-c stops it")
+        try:
+            consumer.run(stop, once=once)
+        finally:
+            consumer.close()
+        return consumer.counted
+    finally:
+        store.close()
+
+
 def _events(data: Prepared, numbers: Events) -> list[Event]:
     """These events of the log as the store takes them. An event that the log holds several times has an id for each
     further one, so that the store keeps them all, too."""
@@ -324,6 +382,9 @@ def _facts(recipe: Recipe, fitted: "Fitted", split: Split, now: datetime) -> dic
         "model": spec.used_table(fitted.plan.model, "zhiyin.models"),
         "step": fitted.step,
         "split": split.words,
+        "channels": {
+            name: spec.used_table(channel, "zhiyin.channels") for name, channel in recipe.online.channels.items()
+        },
         "metrics": {f"validation recall@{fitted.plan.training.measure}": fitted.recall},
     }
     tested = recipe.run / "test.json"

@@ -11,9 +11,10 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,28 @@ from zhiyin import spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SearchError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
-from zhiyin.indexes.base import IndexSpec, Vectors
+from zhiyin.indexes.base import HostedSpec, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.models.base import Items, Queries, RetrievalModel
-from zhiyin.release import ATTRIBUTES, FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
+from zhiyin.release import (
+    ATTRIBUTES,
+    CHANNELS,
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    Arrays,
+    Release,
+    Releases,
+    checksums,
+    manifest_digest,
+    sync_folder,
+)
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -68,14 +81,16 @@ def publish(
     id: str,
     facts: Mapping[str, Any],
     promise: Promise = Promise(),
+    tables: Mapping[str, Arrays] = MappingProxyType({}),
 ) -> Release:
     """Build, prove and make live one release, and return it open.
 
     `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity, overlap and tuning; `popular`:
     rows, most popular first; `index`: which one, or what is to be reached (then it is tuned); `id`: sorts after every
-    older release's; `facts`: whatever else the manifest should say (metrics, model, when). Raises `ReleaseError` when
+    older release's; `facts`: whatever else the manifest should say (metrics, model, when); `tables`: what channels want
+    to find, by the channel's name. Raises `ReleaseError` when
     towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing
-    is left behind then.
+    is left behind then. Raises it, too, where the release is live but the alias in a database did not follow.
     """
     if (root / id).exists():
         raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
@@ -88,6 +103,8 @@ def publish(
         if chosen.measured:
             facts = {**facts, "tuning": chosen.measured}
         facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
+        for channel, arrays in tables.items():
+            _save_arrays(hidden / CHANNELS / channel, arrays)
         _write_manifest(hidden, id, schema, chosen.spec, facts)
         release = Release.open(hidden)
         proof = prove(release, hidden, users, promise)
@@ -103,8 +120,16 @@ def publish(
             "published; the live release is untouched.",
         ) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        _clear(hidden, index)
     return replace(release, manifest=manifest)
+
+
+def _clear(hidden: Path, index: IndexSpec | Auto) -> None:
+    """Remove what was not published, from a server that the index lives in, too."""
+    if isinstance(index, HostedSpec) and (hidden / INDEX).exists():
+        with suppress(SearchError):  # often why it was not published
+            index.retire(hidden / INDEX)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _make_live(root: Path, id: str) -> None:
@@ -121,9 +146,9 @@ def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> d
     golden = folder / "golden"
     inputs = {path.stem: np.load(path) for path in golden.glob("inputs/*.npy")}
     parity = float(np.abs(release.user_tower(inputs) - np.load(golden / "user_vectors.npy")).max())
-    rows = np.load(golden / "item_inputs" / "rows.npy")
     item_inputs = {path.stem: np.load(path) for path in golden.glob("item_inputs/*.npy")}
-    parity = max(parity, float(np.abs(release.item_tower(item_inputs) - release.vectors[rows]).max()))
+    told = release.item_tower(item_inputs)  # the first of the catalogue, whether the tower knows their ids or not
+    parity = max(parity, float(np.abs(told - release.vectors[: len(told)]).max()))
     if not parity <= PARITY:
         raise ReleaseError(
             f"the exported towers differ from the trained ones by {parity:.2g}",
@@ -172,7 +197,7 @@ def _build(
     with torch.inference_mode():
         users = np.ascontiguousarray(model.user_vectors(sample).numpy())
     chosen = choose(index, vectors, users.reshape(-1, users.shape[-1]))
-    chosen.index.save(hidden / "index.bin")
+    chosen.index.save(hidden / INDEX)
     np.save(hidden / "popular.npy", popular[:POPULAR])
     user_inputs = {"history": sample.history, **sample.columns}
     item_inputs = {"rows": items.rows, **items.columns}
@@ -260,14 +285,14 @@ def _quiet() -> Iterator[None]:
         exporter.setLevel(level)
 
 
-def _first(inputs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    return {name: tensor[:count] for name, tensor in inputs.items()}
+def _first(inputs: Mapping[str, Tensor], count: int) -> Arrays:
+    return {name: tensor[:count].numpy() for name, tensor in inputs.items()}
 
 
-def _save_arrays(folder: Path, inputs: Mapping[str, Tensor]) -> None:
+def _save_arrays(folder: Path, arrays: Arrays) -> None:
     folder.mkdir(parents=True)
-    for name, tensor in inputs.items():
-        np.save(folder / f"{name}.npy", tensor.numpy())
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
 
 
 def _write_manifest(

@@ -10,6 +10,7 @@
         user_tower.onnx  item_tower.onnx
         popular.npy              rows, most popular first: the fallback
         attributes.arrow         the columns of the item table that filters read
+        channels/NAME/           arrays that a channel of the recipe wants to find here
         golden/                  queries and the user vectors that the trained model gave them
 
 Nothing here knows torch. No file is a pickle.
@@ -20,7 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,9 +33,9 @@ from zhiyin import spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.patch import Patch
 from zhiyin.data.vocabulary import UNKNOWN, Ids, Rows, Vocabulary
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SearchError, SpecError
 from zhiyin.features.schema import Schema
-from zhiyin.indexes.base import Searchable, Vectors
+from zhiyin.indexes.base import HostedSpec, Searchable, Vectors
 from zhiyin.indexes.grown import Grown
 
 FORMAT = 2
@@ -42,10 +43,12 @@ FORMAT = 2
 
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
+INDEX = "index.bin"
 ATTRIBUTES = "attributes.arrow"
+CHANNELS = "channels"
 
 Arrays = Mapping[str, NDArray[Any]]
-"""Named inputs of a tower."""
+"""Named arrays: the inputs of a tower, or what a channel wants to find in a release."""
 
 
 class Tower:
@@ -91,7 +94,8 @@ class Since:
 @dataclass(frozen=True, slots=True)
 class Release:
     """One open release. `vectors` [m, d], the vocabulary and the attributes are memory-mapped; `popular` rows, most
-    popular first; `attributes` is None in a release that was published before there were filters.
+    popular first; `attributes` is None in a release that was published before there were filters; `tables`: what was
+    published for channels, by the channel's name, memory-mapped.
 
     `since` is None in a release as it was published. One with fresh and deleted items has a vocabulary that goes on
     after row m-1, and an index that finds what is there now; towers, `vectors` and `attributes` stay the release's.
@@ -107,6 +111,7 @@ class Release:
     popular: Rows
     manifest: Mapping[str, Any]
     attributes: Attributes | None = None
+    tables: Mapping[str, Arrays] = field(default_factory=dict)
     since: Since | None = None
 
     @property
@@ -146,11 +151,12 @@ class Release:
             spec.build(Schema, manifest["schema"], f"{folder / MANIFEST} schema"),
             Tower(folder / "user_tower.onnx"),
             Tower(folder / "item_tower.onnx"),
-            index.load(folder / "index.bin", vectors),
+            index.load(folder / INDEX, vectors),
             vectors,
             np.load(folder / "popular.npy"),
             manifest,
             Attributes.open(folder / ATTRIBUTES) if ATTRIBUTES in manifest["files"] else None,
+            {path.name: _arrays(path) for path in sorted((folder / CHANNELS).glob("*"))},
         )
 
 
@@ -253,7 +259,8 @@ class Releases:
         self.swap(id)
 
     def swap(self, id: str) -> None:
-        """`point`, for a release that has just proved itself."""
+        """`point`, for a release that has just proved itself. Raises `ReleaseError`, beside `OSError`, where it is live
+        but the alias in a database did not follow."""
         hidden = self.root / f".{CURRENT}.{os.urandom(4).hex()}"
         try:
             with hidden.open("w") as file:
@@ -264,6 +271,7 @@ class Releases:
         finally:
             hidden.unlink(missing_ok=True)
         sync_folder(self.root)
+        self._follow(id)
 
     def roll_back(self) -> str:
         """Make the release before the live one live, and say which. Raises `ReleaseError` when it is the oldest, and
@@ -278,16 +286,47 @@ class Releases:
         return older[-1]
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` releases and the live one; say which went."""
+        """Remove all but the newest `keep` releases and the live one; say which went. Raises `SearchError` where one
+        cannot be taken from the server that its index lives in: the next prune tries again."""
         for leftover in self.root.glob(".pruned-*"):
-            shutil.rmtree(leftover)  # a prune was killed here
+            remove(leftover)  # a prune was killed here
         live = self.current()
         gone = [id for id in self.ids()[: -keep or None] if id != live]
         for id in gone:
             hidden = self.root / f".pruned-{id}"
             (self.root / id).rename(hidden)  # a half-removed release is never seen
-            shutil.rmtree(hidden)
+            remove(hidden)
         return gone
+
+    def _follow(self, id: str) -> None:
+        hosted = hosted_index(self.root / id)
+        try:
+            if hosted is not None:
+                hosted.went_live(self.root / id / INDEX)
+        except SearchError as error:
+            raise ReleaseError(
+                f"'{id}' is live, but the alias of its index did not follow ({error})",
+                where=str(self.root),
+                remedy=f"`zhiyin rollback RECIPE --to {id}` tries again. The service does not need the alias.",
+            ) from None
+
+
+def hosted_index(folder: Path) -> HostedSpec | None:
+    """The spec of a release's index, where that lives in a server. None for a release that cannot be read."""
+    try:
+        index = spec.used_build(read_manifest(folder)["index"], "zhiyin.indexes")
+    except (ReleaseError, SpecError):
+        return None
+    return index if isinstance(index, HostedSpec) else None
+
+
+def remove(folder: Path) -> None:
+    """Remove a release that nobody can see any more, and what its index has on a server. Raises `SearchError`, and
+    leaves the folder, while that server cannot be reached."""
+    hosted = hosted_index(folder)
+    if hosted is not None:
+        hosted.retire(folder / INDEX)
+    shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:
@@ -297,6 +336,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _arrays(folder: Path) -> Arrays:
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,21 @@
 """What each format wrote is read for ever, and answers what it answered then."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from zhiyin.channels.base import Channel
+from zhiyin.channels.neighbours import Neighbours
+from zhiyin.channels.online import Online
+from zhiyin.channels.popular import Popular
+from zhiyin.errors import RequestError
 from zhiyin.release import FORMAT, Release, Releases
-from zhiyin.retriever import Retriever
+from zhiyin.retriever import Request, Retriever
 from zhiyin.service import wire
+from zhiyin.stores.base import Event
 from zhiyin.stores.memory import Memory
 
 FORMATS = sorted(Path(__file__).parent.glob("format-*"))
@@ -49,6 +56,29 @@ def test_it_answers_what_it_answered_then(folder: Path, release: Release) -> Non
     for one, found in zip(wanted, Retriever(Memory().open()).retrieve(release, asked), strict=True):
         assert (found.channel, found.items) == (one["channel"], one["items"])
         np.testing.assert_allclose(found.scores, one["scores"], atol=1e-4)
+
+
+def test_the_tables_of_channels_answer_what_they_answered_then() -> None:
+    folder = Path(__file__).parent / "channels"
+    tables = {path.name: inputs(path) for path in folder.iterdir() if path.is_dir()}
+    release = replace(Releases(FORMATS[1]).open(), tables=tables)
+    names: dict[str, Channel] = {"recent": Popular(days=3, segment="country"), "together": Neighbours()}
+    retriever = Retriever(Memory().open(), online=Online(channels=names))
+    for one in json.loads((folder / "answers.json").read_text()):
+        asked = wire.to_request(wire.decode(one["request"].encode(), wire.Retrieve), NOW, 30, "")
+        (found,) = retriever.retrieve(release, [asked])
+        assert found.items == one["items"]
+        np.testing.assert_allclose(found.scores, one["scores"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fresh", "recent", "together"])
+def test_a_release_from_before_there_were_channels_says_that_it_has_none(release: Release, name: str) -> None:
+    online = Online(channels={"recent": Popular(days=3), "together": Neighbours()})
+    request = Request(events=(Event("", "i3", NOW),), k=3, time=NOW, channels=(name,))
+    with pytest.raises(
+        RequestError, match=rf"^channels\[0\]: release '{release.id}' was published without this channel"
+    ):
+        Retriever(Memory().open(), online=online).retrieve(release, [request])
 
 
 def test_it_holds_nothing_of_the_machine_that_made_it(folder: Path) -> None:

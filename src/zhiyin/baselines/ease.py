@@ -1,14 +1,17 @@
 """EASE (Steck 2019): the linear item-item model with a zero diagonal, in closed form."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
 from zhiyin.baselines.histories import history_matrix, training_matrix
+from zhiyin.baselines.neighbourhoods import nearest
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
@@ -78,6 +81,19 @@ class EASEScorer:
 
     def scores(self, events: Events) -> Tensor:
         return torch.from_numpy(history_matrix(self._data.events, events, len(self._data.items)) @ self._weights)
+
+    def neighbours(self, keep: int) -> dict[str, NDArray[Any]]:
+        blocks = (self._weights[start : start + BLOCK] for start in range(0, len(self._weights), BLOCK))
+        found = sparse.vstack([sparse.csr_matrix(_largest(block, keep)) for block in blocks]).tocsr()
+        return {**nearest(found, keep), "half_life": np.zeros(1)}
+
+
+def _largest(block: NDArray[np.float32], keep: int) -> NDArray[np.float32]:
+    """The block [b, m] with nothing below the `keep`-th largest of each row, and nothing below 0."""
+    if keep >= block.shape[1]:
+        return np.maximum(block, 0)
+    least = np.partition(block, -keep, axis=1)[:, -keep, None]
+    return np.where(block >= np.maximum(least, 0), block, np.float32(0))
 
 
 EXAMPLES = (EASE(penalty=50.0),)

@@ -1,13 +1,16 @@
 """Item-kNN (Sarwar et al. 2001; shrinkage as in Bell & Koren 2007): items bought together are near each other."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zhiyin.baselines.histories import history_matrix, training_matrix
+from zhiyin.baselines.neighbourhoods import nearest
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
@@ -68,6 +71,9 @@ class ItemKNNScorer:
     def scores(self, events: Events) -> Tensor:
         history = history_matrix(self._data.events, events, len(self._data.items), self._half_life)
         return torch.from_numpy((history @ self._similarity).toarray().astype(np.float32))
+
+    def neighbours(self, keep: int) -> dict[str, NDArray[Any]]:
+        return {**nearest(self._similarity, keep), "half_life": np.array([self._half_life])}
 
 
 EXAMPLES = (ItemKNN(neighbours=10), ItemKNN(half_life=3))

@@ -1,15 +1,22 @@
 """What a channel is: one way to find candidates for some seekers in one release."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import UNKNOWN, Rows
+from zhiyin.errors import RequestError
 from zhiyin.indexes.base import Allowed, Vectors
-from zhiyin.release import Release
+from zhiyin.release import Arrays, Release
 from zhiyin.stores.base import Event
+
+Neighbourhoods = Callable[[Mapping[str, Any], int], Arrays]
+"""(a baseline as a recipe's table says it, how many of each item's neighbours to keep) → that baseline's neighbours:
+`offsets` [m + 1], `rows`, `scores`, and `half_life` (`zhiyin.channels.neighbours`). The offline half does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +40,37 @@ class Seeker:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """[f] rows, f ≤ k, by descending score; `interests` [f] which of the user's interests found each (0 with one)."""
+    """[f] distinct rows, f ≤ k, by descending score; `interests` [f] which of the user's interests found each: 0 with
+    one, `UNKNOWN` where the channel knows of none."""
 
     rows: Rows
     scores: Vectors
     interests: Rows
 
+    def only(self, places: Sequence[int] | NDArray[Any]) -> "Found":
+        """What stands at these places, in their order."""
+        return Found(self.rows[places], self.scores[places], self.interests[places])
 
+
+@runtime_checkable
 class Channel(Protocol):
-    """A way to find candidates."""
+    """A way to find candidates: a frozen dataclass, its fields are its settings."""
 
-    @property
-    def name(self) -> str: ...
+    def tables(self, data: Prepared, neighbourhoods: Neighbourhoods) -> Arrays:
+        """What it wants to find in a release, computed from the whole log when one is published; {} for nothing.
 
-    def find(self, release: Release, seekers: Sequence[Seeker]) -> list[Found]:
-        """Up to k candidates for each seeker, all allowed and none hidden; fewer only when the release has no more."""
+        Raises `DataError` where the log cannot give it."""
+        ...
+
+    def knows(self, release: Release, seeker: Seeker) -> bool:
+        """Whether there is something to go by. Whom it does not know gets the cold channel's candidates instead."""
+        ...
+
+    def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
+        """Up to k candidates for each seeker, all allowed and none hidden, one answered as in a crowd.
+
+        `tables`: what the release holds for this channel, {} for nothing. Called from many threads at once. Raises
+        `RequestError` where the release lacks what it needs."""
         ...
 
 
@@ -70,3 +93,27 @@ def left(release: Release, seeker: Seeker) -> Allowed:
     rows[seeker.hidden] = False
     rows[seeker.gone] = False
     return rows
+
+
+def best(rows: Rows, scores: Vectors, seeker: Seeker) -> Found:
+    """The k of largest score among distinct rows, equal ones by row, without what the seeker may not see."""
+    there = visible(rows, seeker)
+    rows, scores = rows[there], scores[there]
+    order = np.lexsort((rows, -scores))[: seeker.k]
+    return Found(rows[order].astype(np.int32), scores[order], np.full(len(order), UNKNOWN, np.int32))
+
+
+def unit_vectors(release: Release, rows: Rows) -> Vectors:
+    """[n, d] these items' vectors, each of length 1; of an item that is gone, 0."""
+    vectors = release.vectors_of(rows).copy()
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(lengths > 0, lengths, 1)
+    return vectors
+
+
+def unpublished(release: Release, remedy: str = "") -> RequestError:
+    """What a channel raises that misses its tables."""
+    return RequestError(
+        f"release '{release.id}' was published without this channel",
+        remedy=remedy or "Put it into the recipe under [online.channels], and publish again.",
+    )

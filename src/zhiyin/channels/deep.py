@@ -1,15 +1,16 @@
 """The deep channel: the user tower runs now, and the index is searched with what it says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zhiyin.channels.base import Found, Seeker, left, visible
+from zhiyin.channels.base import Found, Neighbourhoods, Seeker
+from zhiyin.channels.searching import search
+from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode_records
-from zhiyin.indexes.base import Vectors
 from zhiyin.release import Arrays, Release
 
 
@@ -17,24 +18,33 @@ from zhiyin.release import Arrays, Release
 class Deep:
     """The towers of the release. Several interests are searched in one call and merged by best score."""
 
-    name: str = "deep"
+    def tables(self, data: Prepared, neighbourhoods: Neighbourhoods) -> Arrays:
+        return {}
 
-    def find(self, release: Release, seekers: Sequence[Seeker]) -> list[Found]:
+    def knows(self, release: Release, seeker: Seeker) -> bool:
+        """By an event that the release knows, or a profile value that a feature reads."""
+        told = {feature.column or feature.name for feature in release.schema.user}
+        return bool(len(trained_rows(release, seeker))) or any(seeker.profile.get(name) is not None for name in told)
+
+    def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
         if not seekers:
             return []
-        users = release.user_tower(encode(release.schema, seekers))
-        found = [Found(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int32))] * len(seekers)
-        for (fetch, _), group in _groups(seekers, len(release.items)).items():
-            flat = np.ascontiguousarray(users[group].reshape(-1, users.shape[-1]))
-            hits = release.index.search(flat, fetch, seekers[group[0]].allowed)
-            shape = (len(group), users.shape[1], fetch)
-            rows, scores = hits.rows.reshape(shape), hits.scores.reshape(shape)
-            for at, place in enumerate(group):
-                found[place] = _merge(rows[at], scores[at], seekers[place])
-        return [
-            one if len(one.rows) >= wanted(release, seeker) else _exact(release, users[i], seeker)
-            for i, (one, seeker) in enumerate(zip(found, seekers, strict=True))
-        ]
+        trained = [_trained(release, seeker) for seeker in seekers]
+        return search(release, list(release.user_tower(encode(release.schema, trained))), seekers)
+
+
+def trained_rows(release: Release, seeker: Seeker) -> Rows:
+    """The history without items that came after the towers were trained."""
+    return seeker.rows if release.since is None else seeker.rows[seeker.rows < release.built]
+
+
+def _trained(release: Release, seeker: Seeker) -> Seeker:
+    """The seeker without the events of items that came after the towers were trained."""
+    if release.since is None:
+        return seeker
+    there = seeker.rows < release.built
+    events = [event for event, known in zip(seeker.events, there, strict=True) if known]
+    return replace(seeker, rows=seeker.rows[there], events=events)
 
 
 def encode(schema: Schema, seekers: Sequence[Seeker]) -> Arrays:
@@ -49,14 +59,6 @@ def encode(schema: Schema, seekers: Sequence[Seeker]) -> Arrays:
     if schema.event:
         inputs |= _encode_past(schema, seekers)
     return {"history": history, **{name: _wide(array) for name, array in inputs.items()}}
-
-
-def wanted(release: Release, seeker: Seeker) -> int:
-    """How many candidates this seeker can have: k, or what the release has left."""
-    if seeker.allowed is None:
-        return min(seeker.k, release.size - len(seeker.hidden))
-    passing, hidden = np.count_nonzero(seeker.allowed), np.count_nonzero(seeker.allowed[seeker.hidden])
-    return min(seeker.k, int(passing - hidden))
 
 
 def _encode_past(schema: Schema, seekers: Sequence[Seeker]) -> dict[str, Encoded]:
@@ -77,42 +79,6 @@ def _encode_past(schema: Schema, seekers: Sequence[Seeker]) -> dict[str, Encoded
 
 def _wide(array: Encoded) -> Encoded | np.ndarray:
     return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
-
-
-def _groups(seekers: Sequence[Seeker], size: int) -> dict[tuple[int, int], list[int]]:
-    """Seekers by how many hits to fetch: k and what may be hidden among them, rounded up to a power of two; and by
-    which rows are allowed. Those to whom none is are in no group.
-
-    It depends on the seeker alone, so that one user is answered exactly as in a crowd.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, seeker in enumerate(seekers):
-        hidden = seeker.hidden if seeker.allowed is None else seeker.hidden[seeker.allowed[seeker.hidden]]
-        fetch = 1 << (seeker.k + len(hidden) - 1).bit_length()
-        if seeker.allowed is None or seeker.allowed.any():
-            groups.setdefault((min(fetch, size), id(seeker.allowed)), []).append(i)
-    return groups
-
-
-def _merge(rows: Rows, scores: Vectors, seeker: Seeker) -> Found:
-    """[h, fetch] hits of one user → the best k by their best interest."""
-    interests = np.repeat(np.arange(len(rows), dtype=np.int32), rows.shape[1])
-    flat, flat_scores = rows.ravel(), scores.ravel()
-    there = visible(flat, seeker)
-    flat, flat_scores, interests = flat[there], flat_scores[there], interests[there]
-    if len(rows) > 1:
-        order = np.argsort(-flat_scores, kind="stable")
-        _, first = np.unique(flat[order], return_index=True)
-        best = order[np.sort(first)]
-        flat, flat_scores, interests = flat[best], flat_scores[best], interests[best]
-    return Found(flat[: seeker.k], flat_scores[: seeker.k], interests[: seeker.k])
-
-
-def _exact(release: Release, users: Vectors, seeker: Seeker) -> Found:
-    """When the index alone leaves a seeker short: search again among what is allowed."""
-    allowed = left(release, seeker)
-    hits = release.index.search(np.ascontiguousarray(users), max(1, min(seeker.k, int(allowed.sum()))), allowed)
-    return _merge(hits.rows, hits.scores, seeker)
 
 
 EXAMPLES = (Deep(),)

@@ -1,7 +1,7 @@
 """External ids ↔ rows. A memory-mapped hash index: opening one costs nothing, a look-up touches a few pages."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, Self
@@ -100,6 +100,12 @@ class Vocabulary:
     def arrow(self) -> pa.LargeStringArray:
         """All ids in order as an Arrow array, not copied."""
         return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self._offsets), pa.py_buffer(self._bytes))
+
+    def digest(self) -> str:
+        """The same for the same ids in the same order."""
+        digest = sha256(self._offsets.data)
+        digest.update(self._bytes.data)
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write `folder`, which must not exist. The name of the file of hashes says how they are made."""

@@ -14,6 +14,7 @@ from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.errors import TrainingError
 from zhiyin.evaluation.best import Best, blocks
 from zhiyin.evaluation.histories import pasts
+from zhiyin.products import product
 
 BLOCK_SCORES = 1 << 24
 """About how many scores of a whole catalogue are held at once."""
@@ -84,7 +85,7 @@ def _scores(scorer: Scorer, events: Events, k: int, catalogue: int) -> Iterator[
             if len(flat) * (stop - start) > len(held):
                 held = torch.empty(len(flat) * (stop - start), device=flat.device)
             scores = held[: len(flat) * (stop - start)].view(len(flat), -1)  # fresh memory costs as much as the product
-            torch.mm(flat, scorer.items[start:stop].T, out=scores)
+            product(flat, scorer.items[start:stop].T, out=scores)
             yield start, scores if users.shape[1] == 1 else scores.view(len(users), -1, stop - start).amax(1)
     else:
         whole = scorer.scores(events)

@@ -14,6 +14,11 @@ LEAST_FETCHED = 64
 """Scoring so few hits again costs next to nothing, and for a small k rough scores need them."""
 
 
+OVER_FETCH = 1.3
+"""How many times more than a filter lets pass on average is fetched where the backend knows no filter, so that few
+queries fall short."""
+
+
 MOST_WIDENED = 4.0
 """How many times more is fetched, at most, because of a filter."""
 

@@ -17,7 +17,7 @@ from zhiyin.errors import SearchError, SpecError
 from zhiyin.indexes.base import Allowed, Hits, Vectors
 from zhiyin.indexes.checks import check_search, check_vectors, foreign
 from zhiyin.indexes.exact import ExactIndex
-from zhiyin.indexes.filtering import completed, fetched_for, is_tight
+from zhiyin.indexes.filtering import OVER_FETCH, completed, fetched_for, is_tight
 from zhiyin.indexes.tunable import rungs
 
 DATASET = "dataset.npy"
@@ -25,9 +25,6 @@ DATASET = "dataset.npy"
 
 SHAPE = "zhiyin.json"
 """The part of the file that says of which shape the vectors were."""
-
-OVER_FETCH = 1.3
-"""How many times more than a filter lets pass on average is fetched, so that few queries fall short."""
 
 CENTRES = 16
 """Of a 4-bit code, which must be learnt from as many vectors."""

@@ -13,6 +13,7 @@ from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.indexes.base import Vectors
 from zhiyin.models.base import Runs
+from zhiyin.products import product, summed
 
 LOWEST = -1e30
 """The score of what is not there, where −inf would not do."""
@@ -199,7 +200,7 @@ class Loss(Protocol):
 class _LogSum(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, users: Tensor, negatives: Tensor, logq: Tensor, hits: Tensor) -> Tensor:
-        shares = torch.addmm(-logq, users, negatives.T)
+        shares = product(users, negatives.T).sub_(logq)
         shares[tuple(hits)] = -torch.inf
         most = shares.amax(1).clamp(min=torch.finfo(shares.dtype).min)
         total = shares.sub_(most[:, None]).exp_().sum(1)
@@ -210,4 +211,4 @@ class _LogSum(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         users, negatives, shares, total = context.saved_tensors
         slopes = shares * (gradient / total.clamp(min=torch.finfo(total.dtype).tiny))[:, None]
-        return slopes @ negatives, slopes.T @ users, None, None
+        return product(slopes, negatives), summed(slopes, users), None, None

@@ -1,5 +1,6 @@
 """A data set as the towers see it: events become queries and positives, rows become items, tensors on one device."""
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode
-from zhiyin.learning.base import Batch
+from zhiyin.learning.base import Batch, Numbers
 from zhiyin.learning.batches import Draft, Stretch
 from zhiyin.models.base import Items, Queries, Runs
 
@@ -29,27 +30,47 @@ class Examples:
         self._past = encode(schema.event, data.events.columns, "events")
         self._contexts: dict[str, Encoded] | None = None
         self._weights = _weights(data, weight) if weight else None
+        self._rows: Tensor | None = None
 
     @property
     def catalogue_size(self) -> int:
         """How many items there are."""
         return len(self.data.items)
 
-    def queries(self, events: Events) -> Queries:
-        """Requests that come just before these events, as the service sees them: example age 0."""
+    def without_ids(self, rows: Tensor) -> "Examples":
+        """The same, but these items, rows int64 [·], are new ones to the item tower: their features alone tell what
+        they are."""
+        other = copy.copy(self)
+        if len(rows):
+            other._rows = torch.arange(self.catalogue_size, device=self.device)
+            other._rows[rows.to(self.device)] = UNKNOWN
+        return other
+
+    def lengths(self, events: Events) -> Numbers:
+        """int64 [n] how many events stand before each of these, as far as a history reaches."""
         log = self.data.events
-        history = self._tensor(log.histories(events, self.schema.history_length))
+        before: Numbers = np.minimum(events - log.offsets[log.users[events]], self.schema.history_length)
+        return before
+
+    def queries(self, events: Events, length: int = 0) -> Queries:
+        """Requests that come just before these events, as the service sees them: example age 0. `length`: of the
+        histories' windows, where none of them is longer; 0 for the schema's."""
+        log = self.data.events
+        length = length or self.schema.history_length
+        history = self._tensor(log.histories(events, length))
         columns = self._request_columns(events, self.schema.encode_context(self.data, events, None))
         if self._past:
-            places, real = log.windows(events, self.schema.history_length)
+            places, real = log.windows(events, length)
             columns |= self._tensors({name: _masked(past[places], real) for name, past in self._past.items()})
         return Queries(history, columns)
 
     def items(self, rows: Tensor | None = None) -> Items:
         """The items of these rows int64 [m]; the whole catalogue when none are named."""
         if rows is None:
-            return Items(torch.arange(self.catalogue_size, device=self.device), self._item_columns)
-        return Items(rows, {name: column[rows] for name, column in self._item_columns.items()})
+            everything = torch.arange(self.catalogue_size, device=self.device)
+            return Items(everything if self._rows is None else self._rows, self._item_columns)
+        columns = {name: column[rows] for name, column in self._item_columns.items()}
+        return Items(rows if self._rows is None else self._rows[rows], columns)
 
     def batch(self, draft: Draft) -> Batch:
         """A step's examples on the device: predict each event from what came before it."""

@@ -14,6 +14,7 @@ from zhiyin.features.schema import Schema
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
 from zhiyin.models.windows import Band, Windows
+from zhiyin.products import Linear
 
 WIDER = 4
 """The attention's hidden layer is so many times as wide as an embedding."""
@@ -50,8 +51,8 @@ class Attended(nn.Module):
     def __init__(self, spec: ComiRecSA, length: int) -> None:
         super().__init__()
         self.places = nn.Parameter(torch.randn(length, spec.dim) * spec.dim**-0.5)
-        self.wide = nn.Linear(spec.dim, WIDER * spec.dim, bias=False)
-        self.narrow = nn.Linear(WIDER * spec.dim, spec.interests, bias=False)
+        self.wide = Linear(spec.dim, WIDER * spec.dim, bias=False)
+        self.narrow = Linear(WIDER * spec.dim, spec.interests, bias=False)
 
     def forward(self, events: Tensor, band: Band) -> Interests:
         places, seen = self.wide(self.places)[:, None], self.wide(events)  # W1 (H + P), each event and place once

@@ -19,6 +19,7 @@ from zhiyin.models.attention import attended, attended_last
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.sequences import Dropout, SequenceTowers, at_last, check_blocks
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ class LiGRBlock(nn.Module):
         dim, inner = spec.dim, spec.expansion * spec.dim
         self.heads = spec.heads
         self.before_attention, self.before_network = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.attention_gate, self.network_gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.into, self.back = nn.Linear(dim, 2 * inner, bias=False), nn.Linear(inner, dim, bias=False)
+        self.qkv, self.out = Linear(dim, 3 * dim), Linear(dim, dim)
+        self.attention_gate, self.network_gate = Linear(dim, dim), Linear(dim, dim)
+        self.into, self.back = Linear(dim, 2 * inner, bias=False), Linear(inner, dim, bias=False)
         self.dropout = Dropout(spec.dropout)
 
     def forward(self, events: Tensor) -> Tensor:

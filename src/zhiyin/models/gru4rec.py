@@ -17,6 +17,7 @@ from zhiyin.features.schema import Schema
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.sequences import Dropout, SequenceTowers, at_last
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class GRUEncoder(nn.Module):
         widths = (spec.dim, *spec.hidden)
         self.layers = nn.ModuleList(nn.GRU(below, above, batch_first=True) for below, above in pairwise(widths))
         self.dropout = Dropout(spec.dropout)
-        self.out = nn.Linear(spec.hidden[-1], spec.dim)
+        self.out = Linear(spec.hidden[-1], spec.dim)
 
     def forward(self, events: Tensor) -> Tensor:
         states: Tensor = self.out(self.dropout(self._states(events)))

@@ -20,6 +20,7 @@ from zhiyin.models.base import RetrievalModel
 from zhiyin.models.layers import picked
 from zhiyin.models.sequences import Dropout, SequenceTowers, at_last, check_blocks
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class HSTULayer(nn.Module):
         super().__init__()
         self.heads, self.length = spec.heads, length
         self.before, self.after = nn.LayerNorm(spec.dim), nn.LayerNorm(spec.dim)
-        self.into, self.out = nn.Linear(spec.dim, 4 * spec.dim), nn.Linear(spec.dim, spec.dim)
+        self.into, self.out = Linear(spec.dim, 4 * spec.dim), Linear(spec.dim, spec.dim)
         self.bias = nn.Parameter(torch.randn(spec.heads * length) * 0.02)  # by head, then by distance
         self.dropout = Dropout(spec.dropout)
 

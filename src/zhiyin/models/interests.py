@@ -19,6 +19,7 @@ from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, normalized
 from zhiyin.models.windows import Band
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class _Projected(nn.Module):
     def __init__(self, features: tuple[Feature, ...], dim: int) -> None:
         super().__init__()
         self.inputs = Inputs(features)
-        self.linear = nn.Linear(self.inputs.width, dim, bias=False)
+        self.linear = Linear(self.inputs.width, dim, bias=False)
 
     def forward(self, columns: Mapping[str, Tensor]) -> Tensor:
         """[…, dim]."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zhiyin.models.base import Runs, taken
+from zhiyin.products import Linear
 
 Pooling = Literal["mean", "positions"]
 
@@ -18,9 +19,9 @@ class MLP(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
             width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, out))
+        self.layers = nn.Sequential(*layers, Linear(width, out))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 # He et al. 2015: torch's own start makes every layer's output smaller than its input

@@ -19,6 +19,7 @@ from zhiyin.models.base import RetrievalModel
 from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
 from zhiyin.models.routing import interests_alive, route
 from zhiyin.models.windows import Band
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Routed(nn.Module):
     def __init__(self, spec: MIND, length: int) -> None:
         super().__init__()
         self.spec = spec
-        self.map = nn.Linear(spec.dim, spec.dim, bias=False)
+        self.map = Linear(spec.dim, spec.dim, bias=False)
         with torch.no_grad():
             self.map.weight.copy_(spec.gain * torch.eye(spec.dim))
         self.recency = nn.Parameter(torch.zeros(length, 1)) if spec.recency else None

@@ -17,6 +17,7 @@ from zhiyin.models.attention import additive, additive_last
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.sequences import Dropout, SequenceTowers, at_last
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,11 @@ class NARMEncoder(nn.Module):
     def __init__(self, spec: NARM) -> None:
         super().__init__()
         self.gru = nn.GRU(spec.dim, spec.units, batch_first=True)
-        self.of_last = nn.Linear(spec.units, spec.units, bias=False)
-        self.of_each = nn.Linear(spec.units, spec.units, bias=False)
+        self.of_last = Linear(spec.units, spec.units, bias=False)
+        self.of_each = Linear(spec.units, spec.units, bias=False)
         self.v = nn.Parameter(torch.randn(spec.units) / spec.units)
         self.dropout = Dropout(spec.dropout)
-        self.bilinear = nn.Linear(2 * spec.units, spec.dim, bias=False)
+        self.bilinear = Linear(2 * spec.units, spec.dim, bias=False)
 
     def forward(self, events: Tensor) -> Tensor:
         states, _ = self.gru(events)

@@ -19,6 +19,7 @@ from zhiyin.models.attention import attended, attended_last
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.sequences import Dropout, SequenceTowers, at_last, check_blocks
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ class SASRecBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.before_attention, self.before_network = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.inner, self.outer = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.inner, self.outer = Linear(dim, dim), Linear(dim, dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, events: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from zhiyin.models.base import RetrievalModel
 from zhiyin.models.dssm import DSSM, DSSMTowers
 from zhiyin.models.layers import Pooling
 from zhiyin.models.youtube_dnn import check_towers, check_weight
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class FeatureGate(nn.Module):
     def __init__(self, widths: Sequence[int], reduction: int) -> None:
         super().__init__()
         count = len(widths)
-        self.squeezed = nn.Linear(count, max(1, count // reduction), bias=False)
-        self.excited = nn.Linear(self.squeezed.out_features, count, bias=False)
+        self.squeezed = Linear(count, max(1, count // reduction), bias=False)
+        self.excited = Linear(self.squeezed.out_features, count, bias=False)
         self.register_buffer(
             "owners",
             torch.eye(count).repeat_interleave(torch.tensor(widths), dim=0, output_size=sum(widths)),

@@ -15,6 +15,7 @@ from zhiyin.features.schema import Schema
 from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, normalized
+from zhiyin.products import Linear
 
 
 class Encoder(Protocol):
@@ -59,7 +60,7 @@ class SequenceTowers(RetrievalModel):
         self.normalize, self.temperature = normalize, temperature
         self.items = Embeddings(catalogue_size, dim)
         self.happenings = Inputs(schema.event)
-        self.from_happenings = nn.Linear(self.happenings.width, dim, bias=False) if schema.event else None
+        self.from_happenings = Linear(self.happenings.width, dim, bias=False) if schema.event else None
         self.positions = nn.Parameter(torch.randn(self.length, dim) * dim**-0.5) if positions else None
         self.dropout = Dropout(dropout)
         self.encoder = encoder
@@ -67,7 +68,7 @@ class SequenceTowers(RetrievalModel):
         self.request = Inputs((*schema.user, *schema.context))
         self.join = MLP(dim + self.request.width, (2 * dim,), dim) if self.request.width else None
         self.attributes = Inputs(schema.item)
-        self.from_attributes = nn.Linear(self.attributes.width, dim, bias=False) if schema.item else None
+        self.from_attributes = Linear(self.attributes.width, dim, bias=False) if schema.item else None
 
     def user_vectors(self, queries: Queries) -> Tensor:
         counts = (queries.history >= 0).sum(1)

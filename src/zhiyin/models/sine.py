@@ -22,6 +22,7 @@ from zhiyin.models.base import RetrievalModel, taken
 from zhiyin.models.interests import Head, Interests, InterestTowers, check_interests
 from zhiyin.models.layers import normalized
 from zhiyin.models.windows import Band, compared, summed
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Sparse(nn.Module):
         self.spec = spec
         self.concepts = nn.Parameter(torch.randn(spec.concepts, spec.dim) * spec.dim**-0.5)
         self.activating = Attention(spec.dim, 1)
-        self.belonging = nn.Linear(spec.dim, spec.dim, bias=False)
+        self.belonging = Linear(spec.dim, spec.dim, bias=False)
         nn.init.eye_(self.belonging.weight)
         self.behaviour_norm, self.concept_norm = nn.LayerNorm(spec.dim), nn.LayerNorm(spec.dim)
         self.mattering = Attention(spec.dim, spec.interests)
@@ -102,7 +103,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.wide = nn.Linear(dim, heads * dim, bias=False)
+        self.wide = Linear(dim, heads * dim, bias=False)
         self.narrow = nn.Parameter(torch.randn(heads, dim) * dim**-0.5)
 
     def forward(self, vectors: Tensor) -> Tensor:

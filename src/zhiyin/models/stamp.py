@@ -17,6 +17,7 @@ from zhiyin.models.attention import additive, additive_last, beyond
 from zhiyin.models.base import RetrievalModel
 from zhiyin.models.sequences import SequenceTowers, at_last
 from zhiyin.models.youtube_dnn import check_towers
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class STAMPEncoder(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.of_each = nn.Linear(dim, dim, bias=False)
-        self.of_last = nn.Linear(dim, dim, bias=False)
-        self.of_mean = nn.Linear(dim, dim)
+        self.of_each = Linear(dim, dim, bias=False)
+        self.of_last = Linear(dim, dim, bias=False)
+        self.of_mean = Linear(dim, dim)
         self.w = nn.Parameter(torch.randn(dim) / dim)
-        self.general = nn.Linear(dim, dim)
-        self.current = nn.Linear(dim, dim)
+        self.general = Linear(dim, dim)
+        self.current = Linear(dim, dim)
 
     def forward(self, events: Tensor) -> Tensor:
         counts = torch.arange(1, events.shape[1] + 1, device=events.device)[:, None]

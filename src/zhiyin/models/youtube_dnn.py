@@ -19,6 +19,7 @@ from zhiyin.features.schema import Schema
 from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, HistoryPooling, Pooling, normalized
+from zhiyin.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class YouTubeDNNTowers(RetrievalModel):
         self.request = Inputs((*schema.user, *schema.context))
         self.mlp = MLP(spec.dim + self.request.width, spec.hidden, spec.dim, spec.dropout)
         self.attributes = Inputs(schema.item) if schema.item else None
-        self.from_attributes = nn.Linear(self.attributes.width, spec.dim, bias=False) if self.attributes else None
+        self.from_attributes = Linear(self.attributes.width, spec.dim, bias=False) if self.attributes else None
         self.dropout = nn.Dropout(spec.dropout)
 
     def user_vectors(self, queries: Queries) -> Tensor:

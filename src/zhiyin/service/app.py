@@ -28,8 +28,19 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from zhiyin.channels.online import STANDARD, Online
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import Failure, ReleaseError, RequestError, SpecError, StoreError, UserError, ZhiyinError
+from zhiyin.errors import (
+    ChannelError,
+    Failure,
+    ReleaseError,
+    RequestError,
+    SearchError,
+    SpecError,
+    StoreError,
+    UserError,
+    ZhiyinError,
+)
 from zhiyin.retriever import Retriever
 from zhiyin.service import items, openapi, wire
 from zhiyin.service.live import Live
@@ -85,9 +96,11 @@ register_url_convertor("id", AnyId())
 class Endpoint:
     """What the routes share: the live release, the store, the pool, and a clock (milliseconds since 1970)."""
 
-    def __init__(self, live: Live, store: Store, settings: Service, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, live: Live, store: Store, settings: Service, clock: Callable[[], int], online: Online = STANDARD
+    ) -> None:
         self.live, self.store, self.settings, self.clock = live, store, settings, clock
-        self.retriever = Retriever(store, settings.seen_length)
+        self.retriever = Retriever(store, settings.seen_length, online)
         self.pool = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, "zhiyin-search")
         self.description = openapi.document(version("zhiyin"))
 
@@ -185,10 +198,14 @@ class Endpoint:
 
 
 def create(
-    live: Live, store: Store, settings: Service, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    live: Live,
+    store: Store,
+    settings: Service,
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    online: Online = STANDARD,
 ) -> Starlette:
-    """The application. `clock`: milliseconds since 1970."""
-    endpoint = Endpoint(live, store, settings, clock)
+    """The application. `clock`: milliseconds since 1970; `online`: which channels there are, and which are asked."""
+    endpoint = Endpoint(live, store, settings, clock, online)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -200,6 +217,8 @@ def create(
         exception_handlers={
             RequestError: _on_request_error,
             ReleaseError: _on_unavailable,
+            ChannelError: _on_unavailable,
+            SearchError: _on_unavailable,
             StoreError: _on_unavailable,
             HTTPException: _on_http_error,
         },
@@ -219,13 +238,15 @@ def create(
     )
 
 
-def serve(live: Live, store: Store, settings: Service, say: Callable[[str], None] = print) -> None:
+def serve(
+    live: Live, store: Store, settings: Service, say: Callable[[str], None] = print, online: Online = STANDARD
+) -> None:
     """Serve until SIGINT or SIGTERM, then return; requests under way are finished. Raises `UserError` when the port is
     taken."""
     listening = _listen(settings.host, settings.port)
     say(f"serving at {_url(listening)}  (docs at {_url(listening)}/docs); ctrl-c stops it")
     with live, _stopping():
-        uvicorn.Server(_config(create(live, store, settings))).run(sockets=[listening])
+        uvicorn.Server(_config(create(live, store, settings, online=online))).run(sockets=[listening])
 
 
 @contextmanager
@@ -295,7 +316,7 @@ async def _on_request_error(request: HTTPRequest, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: HTTPRequest, error: Exception) -> Response:
-    assert isinstance(error, ReleaseError | StoreError)  # noqa: S101
+    assert isinstance(error, ReleaseError | ChannelError | SearchError | StoreError)  # noqa: S101
     logger.warning("request %s %s refused: %s", request.method, request.url.path, error)
     return _refused(503, error)
 
@@ -313,7 +334,7 @@ def _guarded(handler: Handler) -> Handler:
     async def handle(request: HTTPRequest) -> Response:
         try:
             return await handler(request)
-        except (HTTPException, RequestError, ReleaseError, StoreError):
+        except (HTTPException, RequestError, ReleaseError, ChannelError, SearchError, StoreError):
             raise
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody

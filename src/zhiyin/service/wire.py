@@ -4,14 +4,15 @@ Times on the wire are Unix seconds, fractions allowed; inside they are whole mil
 """
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from zhiyin.channels.diversity import Diversity
-from zhiyin.errors import RequestError
+from zhiyin.channels.merge import RRF, Calibrated, Merge, Quota, RoundRobin
+from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.errors import RequestError, SpecError
 from zhiyin.retriever import Candidates, Request
 from zhiyin.stores.base import Event
 
@@ -42,6 +43,26 @@ class Diverse(Struct, forbid_unknown_fields=True):
     by: Annotated[str, Meta(min_length=1)]
 
 
+class ByRank(Struct, forbid_unknown_fields=True, tag_field="by", tag="rrf"):
+    """Reciprocal-rank fusion: the sum of 1 / (k + rank) over the channels."""
+
+    k: Annotated[int, Meta(ge=0)] = 60
+
+
+class ByScore(Struct, forbid_unknown_fields=True, tag_field="by", tag="calibrated"):
+    """The sum of the channels' scores, each as standard deviations from its channel's mean."""
+
+
+class ByTurns(Struct, forbid_unknown_fields=True, tag_field="by", tag="round_robin"):
+    """The channels take turns."""
+
+
+class ByQuota(Struct, forbid_unknown_fields=True, tag_field="by", tag="quota"):
+    """Turns in proportion to `shares`: {"deep": 3, "fresh": 1}."""
+
+    shares: dict[str, Annotated[float, Meta(ge=0)]]
+
+
 class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One user wants `k` candidates: `user_id` names a stored profile and history; `events` and `profile` add to them.
 
@@ -60,6 +81,10 @@ class Retrieve(Struct, forbid_unknown_fields=True, omit_defaults=True):
     hydrate: list[str] = []
     time: Seconds | None = None
     diversity: Diverse | None = None
+    channels: list[str] = []
+    merge: ByRank | ByScore | ByTurns | ByQuota | None = None
+    deadline_ms: Annotated[float, Meta(gt=0)] | None = None
+    explain: bool = False
 
 
 class RetrieveMany(Struct, forbid_unknown_fields=True):
@@ -94,6 +119,29 @@ class Accepted(Struct):
     unknown_items: list[str]
 
 
+class From(Struct):
+    """A channel that found a candidate: its rank there, from 1, and its score there."""
+
+    channel: str
+    rank: int
+    score: float
+
+
+class Near(Struct):
+    """An item of the history, and the cosine between its vector and the candidate's."""
+
+    item_id: str
+    similarity: float
+
+
+class Explanation(Struct):
+    """`history`: the items of the history that are nearest to the candidate, at most three. `interest`: which of the
+    user's interests found it; null where none did."""
+
+    history: list[Near]
+    interest: int | None
+
+
 class NewItem(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """An item as it is now. `values`: its columns in the item table, by name, from which features and attributes are
     read, as in training. Its card shows them, and what `card` says beside them."""
@@ -126,19 +174,30 @@ class Deleted(Struct):
 
 
 class Candidate(Struct, omit_defaults=True):
-    """`score`: inner product, larger is better. `interest`: which of the user's interests found it. `card`: as asked;
-    null where the item has none."""
+    """`score`: larger is better; of one channel its own (an inner product, of the deep one), of several the merge's.
+    `interest`: which of the user's interests found it. `card`: as asked; null where the item has none. `sources`: the
+    channels that found it, where the request names channels or several are asked. `explanation`: where it is asked."""
 
     item_id: str
     score: float
     interest: int = 0
     card: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    sources: list[From] | msgspec.UnsetType = msgspec.UNSET
+    explanation: Explanation | msgspec.UnsetType = msgspec.UNSET
 
 
-class Answer(Struct):
+class Drop(Struct):
+    """A channel that was asked and is not in the answer, and why."""
+
+    channel: str
+    why: str
+
+
+class Answer(Struct, omit_defaults=True):
     """Candidates by descending score, or in the order that diversity chose them. `channel`: "deep", or "popular" for a
-    user of whom nothing is known. `history`: how many events the tower saw. `unknown_items`: items of the request's own
-    events that the release does not know.
+    user of whom nothing is known; several are joined by "+". `history`: how many events the tower saw. `unknown_items`:
+    items of the request's own events that the release does not know. `dropped`: channels that were late or failed.
+    `degraded`: only while the store does not answer, what is missing: "user" (the stored profile and events), "cards".
     """
 
     release: str
@@ -147,6 +206,8 @@ class Answer(Struct):
     history: int
     unknown_items: list[str]
     took_ms: float
+    dropped: list[Drop] = []
+    degraded: list[str] = []
 
 
 class Answers(Struct):
@@ -229,7 +290,23 @@ def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
         hydrate=tuple(wire.hydrate),
         time=time,
         diversity=None if wire.diversity is None else Diversity(wire.diversity.weight, wire.diversity.by),
+        channels=tuple(wire.channels),
+        merge=None if wire.merge is None else to_merge(wire.merge, f"{where}merge"),
+        deadline_ms=wire.deadline_ms,
+        explain=wire.explain,
     )
+
+
+def to_merge(wire: ByRank | ByScore | ByTurns | ByQuota, where: str) -> Merge:
+    """The merge. Raises `RequestError` for shares that add up to nothing."""
+    try:
+        if isinstance(wire, ByQuota):
+            return Quota(wire.shares)
+        if isinstance(wire, ByRank):
+            return RRF(wire.k)
+        return Calibrated() if isinstance(wire, ByScore) else RoundRobin()
+    except SpecError as error:
+        raise RequestError(error.what, where=f"{where}{error.where}", expected=error.expected) from None
 
 
 def to_event(wire: StoredEvent, now: int, where: str) -> Event:
@@ -240,14 +317,23 @@ def to_event(wire: StoredEvent, now: int, where: str) -> Event:
 
 def to_answer(found: Candidates, took_ms: float) -> Answer:
     """One answer as it goes out."""
-    cards: list[Mapping[str, Any] | msgspec.UnsetType | None] = (
-        [msgspec.UNSET] * len(found.items) if found.cards is None else list(found.cards)
-    )
     candidates = [
-        Candidate(item, score, interest, card if card is None or card is msgspec.UNSET else dict(card))
-        for item, score, interest, card in zip(found.items, found.scores, found.interests, cards, strict=True)
+        Candidate(item, score, max(interest, 0))
+        for item, score, interest in zip(found.items, found.scores, found.interests, strict=True)
     ]
-    return Answer(found.release, found.channel, candidates, found.history, found.unknown_items, round(took_ms, 2))
+    if found.cards is not None:
+        for candidate, card in zip(candidates, found.cards, strict=True):
+            candidate.card = None if card is None else dict(card)
+    if found.sources is not None:
+        for candidate, sources in zip(candidates, found.sources, strict=True):
+            candidate.sources = [From(one.channel, one.rank, one.score) for one in sources]
+    if found.pulls is not None:
+        for candidate, pulls, interest in zip(candidates, found.pulls, found.interests, strict=True):
+            near = [Near(pull.item, pull.similarity) for pull in pulls]
+            candidate.explanation = Explanation(near, None if interest == UNKNOWN else interest)
+    dropped = [Drop(one.channel, one.why) for one in found.dropped]
+    told = (found.release, found.channel, candidates, found.history, found.unknown_items)
+    return Answer(*told, round(took_ms, 2), dropped, list(found.degraded))
 
 
 def milliseconds(seconds: float, now: int, where: str) -> int:

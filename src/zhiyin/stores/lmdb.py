@@ -4,13 +4,14 @@ Seven tables. A user's 16-byte digest leads every key, so any id will do, and on
 
     events    digest(user) · time · arrival  →  identity digest, item, time, values, id
     known     digest(user) · digest(identity)  →  nothing: such an event is kept
-    sizes     digest(user)  →  how many events are kept
+    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put or dropped
     profiles  digest(user)  →  profile
     cards     digest(item)  →  card
     changes   number  →  item, time, values of a change
     latest    digest(item)  →  the number of its last change, the one that is kept
 """
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import lmdb
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
     checked_cards,
     checked_changes,
@@ -34,21 +36,27 @@ from zhiyin.stores.records import (
 )
 
 _BIAS = 1 << 63
+_PUTS = b"cards"
 _TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards", b"changes", b"latest")
 
 
 @dataclass(frozen=True, slots=True)
 class LMDB:
     """`path`: the folder it lies in, made when it is not there. `keep`: the newest events that a user keeps.
-    `map_gb`: the most it may grow to; address space, not disk."""
+    `map_gb`: the most it may grow to; address space, not disk. `card_cache`: cards that stay decoded in this process
+    until any process puts cards."""
 
     path: Path = Path("store")
     keep: int = 1000
     map_gb: float = 64.0
+    card_cache: int = 50_000
 
     def __post_init__(self) -> None:
-        if self.keep < 1 or self.map_gb <= 0:
-            raise SpecError(f"keep = {self.keep}, map_gb = {self.map_gb}", expected="keep ≥ 1 and map_gb > 0")
+        if self.keep < 1 or self.map_gb <= 0 or self.card_cache < 0:
+            raise SpecError(
+                f"keep = {self.keep}, map_gb = {self.map_gb}, card_cache = {self.card_cache}",
+                expected="keep ≥ 1, map_gb > 0 and card_cache ≥ 0",
+            )
 
     def open(self) -> "LMDBStore":
         return LMDBStore(self)
@@ -75,6 +83,7 @@ class LMDBStore:
         shared = _acquire(self._path, int(spec.map_gb * (1 << 30)))
         self._environment = shared.environment
         self._events, self._known, self._sizes, self._profiles, self._cards, self._changes, self._latest = shared.tables
+        self._hot = HotCards(spec.card_cache, math.inf)
         self._idle = threading.Condition()
         self._transactions = 0
         self._closed = False
@@ -98,19 +107,25 @@ class LMDBStore:
 
     def cards(self, items: Sequence[str]) -> list[Card | None]:
         with self._transaction() as transaction:
-            found = [transaction.get(digest(item), db=self._cards) for item in items]
-            return [None if card is None else decode(card) for card in found]
+
+            def fetch(missing: list[str]) -> list[Card | None]:
+                found = [transaction.get(digest(item), db=self._cards) for item in missing]
+                return [None if card is None else decode(card) for card in found]
+
+            return self._hot.cards(items, fetch, transaction.get(_PUTS, db=self._sizes))
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)
         with self._transaction(write=True) as transaction:
             for item, card in checked.items():
                 transaction.put(digest(item), encode(card), db=self._cards)
+            self._count_put(transaction)
 
     def drop_cards(self, items: Sequence[str]) -> None:
         with self._transaction(write=True) as transaction:
             for item in items:
                 transaction.delete(digest(item), db=self._cards)
+            self._count_put(transaction)
 
     def put_changes(self, changes: Sequence[Change]) -> None:
         checked = checked_changes(changes)
@@ -144,6 +159,10 @@ class LMDBStore:
             self._closed = True
             self._idle.wait_for(lambda: not self._transactions)
         _release(self._path)
+
+    def _count_put(self, transaction: Any) -> None:
+        puts = int.from_bytes(transaction.get(_PUTS, b"", db=self._sizes)) + 1
+        transaction.put(_PUTS, puts.to_bytes(8), db=self._sizes)
 
     def _append(self, transaction: Any, event: Event) -> int:
         user, name = digest(event.user), digest(identity(event))

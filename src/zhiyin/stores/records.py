@@ -13,6 +13,9 @@ from zhiyin.stores.base import Card, Change, Event, Profile
 DEPTH = 64
 """How deep a value may be nested."""
 
+LARGEST = 1 << 20
+"""The most bytes of one profile, one card, or one event's values."""
+
 
 def checked_events(events: Sequence[Event]) -> list[Event]:
     """The events as a store keeps them, none of their values shared with the caller.
@@ -112,6 +115,8 @@ def _table(value: Mapping[str, Any], where: str) -> dict[str, Any]:
         table: dict[str, Any] = _plain(value, DEPTH)
     except RequestError as error:
         raise error.at(where) from None
+    if table and (size := len(encode(table))) > LARGEST:
+        raise RequestError(f"{size:,} bytes", where=where, expected=f"at most {LARGEST:,}")
     return table
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
     checked_cards,
     checked_changes,
@@ -189,7 +190,8 @@ class Redis:
     then `host` and `port` are not used. A password comes from the environment variable `password_env` or from the file
     `password_file`, read when the store is opened. `ca`: what signed the servers' certificates, where the system does
     not know it; `certificate` and `key`: what the server wants to see of us. `ttl_days`: after so many days without a
-    write a user is forgotten; 0: never. Times are in seconds.
+    write a user is forgotten; 0: never. `card_cache`: cards that stay in this process, each up to `card_age` after it
+    was read; what another process puts is seen then. Times are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -211,6 +213,8 @@ class Redis:
     ttl_days: float = 0.0
     connect_timeout: float = 1.0
     timeout: float = 2.0
+    card_cache: int = 50_000
+    card_age: float = 1.0
 
     def __post_init__(self) -> None:
         if self.keep < 1 or not 0 <= self.ttl_days < 1e6 or not 0 <= self.db < 2**31 or not 0 < self.port < 65536:
@@ -220,6 +224,10 @@ class Redis:
             )
         if not (0 < self.connect_timeout < 1e6 and 0 < self.timeout < 1e6):
             raise SpecError(f"connect_timeout = {self.connect_timeout}, timeout = {self.timeout}", expected="seconds")
+        if self.card_cache < 0 or not 0 < self.card_age < 1e6:
+            raise SpecError(
+                f"card_cache = {self.card_cache}, card_age = {self.card_age}", expected="card_cache ≥ 0, seconds > 0"
+            )
         if not self.prefix.isprintable() or "{" in self.prefix or "}" in self.prefix:
             raise SpecError(f"{self.prefix!r}", where=".prefix", expected="printable text without { and }")
         if self.cluster and (self.sentinels or self.db):
@@ -253,11 +261,12 @@ class RedisStore:
     def __init__(self, spec: Redis) -> None:
         self._spec = spec
         self._ttl = round(spec.ttl_days * _DAY)
+        self._hot = HotCards(spec.card_cache, spec.card_age)
         self._idle = threading.Condition()
         self._calls = 0
         self._closed = False
         with self._call():
-            self._client: Any = _client(spec)
+            self._client: Any = connected(spec)
             self._client.ping()
 
     def append(self, events: Sequence[Event]) -> int:
@@ -290,6 +299,10 @@ class RedisStore:
         self._send(commands)
 
     def cards(self, items: Sequence[str]) -> list[Card | None]:
+        with self._call():
+            return self._hot.cards(items, self._fetch)
+
+    def _fetch(self, items: list[str]) -> list[Card | None]:
         keys = [self._card(item) for item in items]
         if self._spec.cluster:
             found = self._send([("GET", key) for key in keys])
@@ -298,10 +311,17 @@ class RedisStore:
         return [None if card is None else decode(card) for card in found]
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
-        self._put({self._card(item): encode(card) for item, card in checked_cards(cards).items()})
+        checked = checked_cards(cards)
+        try:
+            self._put({self._card(item): encode(card) for item, card in checked.items()})
+        finally:
+            self._hot.forget(checked)
 
     def drop_cards(self, items: Sequence[str]) -> None:
-        self._send([("DEL", self._card(item)) for item in items])
+        try:
+            self._send([("DEL", self._card(item)) for item in items])
+        finally:
+            self._hot.forget(items)
 
     def put_changes(self, changes: Sequence[Change]) -> None:
         packed: list[bytes] = []
@@ -313,7 +333,9 @@ class RedisStore:
     def changes(self, after: int, limit: int) -> list[Change]:
         found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
         kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
-        return [Change(item, time, values, number) for (item, time, values), number in kept]
+        changes = [Change(item, time, values, number) for (item, time, values), number in kept]
+        self._hot.forget(change.item for change in changes)  # its card was put, too
+        return changes
 
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
@@ -379,9 +401,8 @@ class RedisStore:
                 raise StoreError("the store is closed", where=self._spec.place)
             self._calls += 1
         try:
-            yield
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise _sentence(error, self._spec) from None
+            with explained(self._spec):
+                yield
         finally:
             with self._idle:
                 self._calls -= 1
@@ -401,8 +422,8 @@ def _state(user: str, profile: bytes | None, packed: Sequence[bytes]) -> UserSta
     return UserState(None if profile is None else decode(profile), tuple(events))
 
 
-def _client(spec: Redis) -> Any:
-    """What a connection is lost of is asked once more, on a new one: every call may be made twice."""
+def connected(spec: Redis) -> Any:
+    """A client. What a connection is lost of is asked once more, on a new one: every call may be made twice."""
     options: dict[str, Any] = {
         "username": spec.username or None,
         "password": _password(spec),
@@ -469,10 +490,14 @@ def _addresses(words: Sequence[str], where: str) -> list[tuple[str, int]]:
     return found
 
 
-def _sentence(error: Exception, spec: Redis) -> StoreError:
-    """What a client's error means, and the way out. The client's own words hold no password."""
-    what, remedy = _meaning(error, spec)
-    return StoreError(what, where=spec.place, remedy=remedy)
+@contextmanager
+def explained(spec: Redis) -> Iterator[None]:
+    """A client's error becomes a `StoreError`: what it means, and the way out. The client's words hold no password."""
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError) as error:
+        what, remedy = _meaning(error, spec)
+        raise StoreError(what, where=spec.place, remedy=remedy) from None
 
 
 def _meaning(error: Exception, spec: Redis) -> tuple[str, str]:
