@@ -273,8 +273,9 @@ ITEMS_2014 = [
         "brand": "W",
         "price": 9.94,
         "categories": ["Beauty", "Hair", "Tools"],
+        "attributes": ["Beauty", "Hair", "Tools", "W"],
     },
-    {"item": "B02", "title": None, "brand": None, "price": None, "categories": ["Beauty"]},
+    {"item": "B02", "title": None, "brand": None, "price": None, "categories": ["Beauty"], "attributes": ["Beauty"]},
 ]
 EVENTS_2014 = [
     {"user": "A1", "item": "B01", "time": 1391040000, "rating": 5.0},

@@ -190,14 +190,18 @@ def kuairand(version: str) -> Form:
 
 
 def amazon_2014(category: str) -> tuple[Form, ...]:
-    """5-core reviews as JSON lines, or all ratings as csv; products as Python literals, one a line."""
+    """5-core reviews as JSON lines, or all ratings as csv; products as Python literals, one a line. `attributes`: what
+    papers on these data call so, a product's categories and its brand (Zhou et al. 2020, S3-Rec)."""
     meta = File(
         f"meta_{category}.json.gz",
         _json(asin="VARCHAR", title="VARCHAR", brand="VARCHAR", price="DOUBLE", categories="VARCHAR[]"),
         convert=_literals,
         needed=False,
     )
-    items = "select asin as item, title, brand, price, categories from {meta}"
+    items = (
+        "select asin as item, title, brand, price, categories, "
+        "list_filter(list_concat(categories, [brand]), lambda one: one is not null) as attributes from {meta}"
+    )
     reviews = _json(reviewerID="VARCHAR", asin="VARCHAR", overall="FLOAT", unixReviewTime="BIGINT")
     return (
         Form(
