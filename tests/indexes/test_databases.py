@@ -237,6 +237,16 @@ class Breaks:
         return getattr(self._inner, name)
 
 
+def test_an_alias_goes_before_its_collection(hosted_spec: Spec, tmp_path: Path) -> None:
+    """A Milvus server drops no collection that has an alias, and a Qdrant server would drop both."""
+    collection = put(hosted_spec, tmp_path / "index.bin")
+    hosted_spec.went_live(tmp_path / "index.bin")
+    broken: Any = Breaks(server(hosted_spec), "unpoint")
+    with pytest.raises(SearchError, match="it broke"):
+        database.retire(broken, hosted_spec.name, tmp_path / "index.bin")
+    assert own(hosted_spec) == [collection]
+
+
 @pytest.mark.parametrize("step", ["insert", "finish", "count"])
 def test_a_build_that_fails_half_way_leaves_nothing(hosted_spec: Spec, step: str) -> None:
     broken: Any = Breaks(server(hosted_spec), step)
