@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 import pytest
 
 from zhiyin import cli, client, pipeline
+from zhiyin.indexes import tune
+from zhiyin.indexes.base import IndexSpec
+from zhiyin.indexes.tune import Tuned
 from zhiyin.recipe import Recipe
 from zhiyin.release import Releases
 from zhiyin.service.app import Service, create, running
@@ -28,8 +32,10 @@ VERBS = [
     "data",
     "prepare",
     "fit",
+    "sweep",
     "evaluate",
     "compare",
+    "tune",
     "publish",
     "load",
     "releases",
@@ -245,6 +251,73 @@ def test_load_gives_each_users_newest_and_every_repeat_in_many_writes(
     store.close()
 
 
+def test_tune_prints_the_table_that_a_recipe_takes(recipe: Path) -> None:
+    done = zhiyin("tune", recipe, "--overlap", 0.9, "-k", 5, "--seconds", 20)
+    assert done.code == 0, done.err
+    assert "overlap@5" in done.err
+    assert "of the exact top 5" in done.err
+    found = tomllib.loads(done.out)
+    assert list(found) == ["index"]
+    tables = tomllib.loads(recipe.read_text()) | found
+    assert isinstance(Recipe.of(tables, recipe).index, IndexSpec)
+    assert Recipe.of(tables, recipe).index != Recipe.read(recipe).index
+
+
+def test_tune_takes_the_recipes_goal_where_no_option_says_otherwise(recipe: Path) -> None:
+    goal = '[index]\nuse = "auto:Auto"\nk = 7\noverlap = 0.8\nseconds = 20\n'
+    recipe.write_text(recipe.read_text() + "\n" + goal)
+    done = zhiyin("tune", recipe, "--overlap", 0.9, "--json")
+    assert done.code == 0, done.err
+    assert done.json["target"] == {"overlap": 0.9, "k": 7, "threads": 1, "seed": 0}
+    assert done.json["chosen"]["held_out_overlap"] >= 0.85
+    assert tomllib.loads(done.json["recipe"])["index"] == done.json["chosen"]["index"]
+    refused(zhiyin("tune", recipe, "--overlap", 2), 2, "overlap = 2.0", "at most 1")
+
+
+def test_tune_of_a_release_needs_no_run_and_sees_histories_in_the_releases_rows(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def search(vectors: Any, users: Any, goal: Any, watch: Any) -> Tuned:
+        seen.append((np.array(vectors), np.array(users), goal))
+        return tuning(vectors, users, replace(goal, seconds=20), watch)
+
+    tuning = tune.tune
+    monkeypatch.setattr(tune, "tune", search)
+    assert zhiyin("tune", recipe, "-k", 5, "--json").code == 0
+    shutil.rmtree(recipe.parent / "recipe" / "run")
+    assert zhiyin("tune", recipe, "-k", 5, "--release", "live", "--json").code == 0
+    log = recipe.parent / "log.csv"
+    head, *rows = log.read_text().splitlines()
+    log.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    assert zhiyin("prepare", recipe).code == 0  # now every user and every item has another row
+    assert (
+        zhiyin("tune", recipe, "-k", 5, "--release", Releases(recipe.parent / "recipe" / "releases").current()).code
+        == 0
+    )
+    (items, users, goal), (its_items, its_users, _), (_, others, _) = seen
+    np.testing.assert_allclose(its_items, items, atol=1e-6)
+    np.testing.assert_allclose(its_users, users, atol=1e-4)
+    assert goal.seconds == 180
+    order, other_order = np.lexsort(users.round(3).T), np.lexsort(others.round(3).T)
+    assert np.abs(users - others).max() > 0.1
+    np.testing.assert_allclose(others[other_order], its_users[order], atol=2e-3)
+    refused(zhiyin("tune", recipe), 1, "no trained model")
+
+
+def test_an_interrupted_tune_ends_quietly(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune", interrupted)
+    before = sorted(recipe.parent.rglob("*"))
+    done = zhiyin("tune", recipe)
+    assert done.code != 0
+    assert done.out == ""
+    assert sorted(recipe.parent.rglob("*")) == before
+
+
 def test_releases_are_listed_rolled_back_and_pruned(recipe: Path) -> None:
     root = recipe.parent / "recipe" / "releases"
     first = Releases(root).current()
@@ -337,6 +410,13 @@ def asked_with_all_that_a_request_can_say(url: str) -> None:
     assert sorted(int(item[1:]) % 4 for item in spread[:4]) == [0, 1, 2, 3]
     (one,) = zhiyin("ask", "u3", "--url", url, "--json", "-k", "1", "--field", "title").json["candidates"]
     assert list(one["card"]) == ["title"]
+    told = zhiyin("ask", "u3", "--url", url, "--json", "-k", "2", "--channel", "popular", "--explain").json
+    assert (told["channel"], len(told["candidates"][0]["explanation"]["history"])) == ("popular", 3)
+    shown = zhiyin("ask", "u3", "--url", url, "-k", "2", "--channel", "popular", "--explain").err
+    assert shown.split("\n")[0].split() == ["item", "score", "title", "category", "near", "channels"]
+    near = [one["item_id"] for one in told["candidates"][0]["explanation"]["history"]]
+    assert f"{', '.join(near)}  popular" in shown
+    refused(zhiyin("ask", "--url", url, "--channel", "no such"), 2, "channels[0]")
     asked = ("ask", "nobody", "--url", url, "--json")
     assert zhiyin(*asked).json["channel"] == "popular"
     assert zhiyin(*asked, "--profile", "country=c1", "--context", "device=tv").json["channel"] == "deep"
@@ -354,6 +434,28 @@ def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> N
     assert done.code == 0
     assert "channel popular, history 0" in done.err
     assert "the store does not answer; without it: user, cards" in done.err
+
+
+@pytest.mark.parametrize("use", ["milvus:Milvus", "qdrant:Qdrant"])
+def test_an_index_in_a_vector_database_is_published_and_served(
+    use: str, recipe: Path, milvus_server: Any, qdrant_server: Any
+) -> None:
+    there = milvus_server if use.startswith("milvus") else qdrant_server
+    table = f'use = "{use}"\nuri = "{there.uri}"\nname = "cli"\ntimeout = 20.0\n'
+    recipe.write_text(re.sub(r"(?<=items are found\n)use = .*\n", table, recipe.read_text()))
+    published = zhiyin("publish", recipe, "--no-load", "--json")
+    assert published.code == 0, published.err
+    assert published.json["proof"]["overlap"] >= 0.95
+    receipt = json.loads((recipe.parent / "recipe" / "releases" / published.json["release"] / "index.bin").read_text())
+    assert [told["rows"] for told in receipt.values()] == [40]
+    process, said = serving(recipe)
+    try:
+        answer = zhiyin("ask", "u3", "--url", address(said), "-k", "4", "--json").json
+        assert (answer["release"], answer["channel"]) == (published.json["release"], "deep")
+        assert len({candidate["item_id"] for candidate in answer["candidates"]}) == 4
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:

@@ -28,6 +28,7 @@ from zhiyin.learning.optimizers import Optimizer
 from zhiyin.models.dssm import DSSM
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise
+from zhiyin.ranges import Choice, Range
 from zhiyin.recipe import TABLES, Recipe
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
@@ -76,6 +77,10 @@ use = "losses:FullSoftmax"
 
 [training]
 epochs = 3
+
+[sweep]
+model.dim = [16, 32]
+optimizer.lr = { low = 1e-4, high = 1e-2, log = true }
 
 [index]
 use = "exact:Exact"
@@ -139,6 +144,7 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     )
     assert recipe.splitter == TimeCut(7.0, 7.0, "days")
     assert recipe.plan == Plan(DSSM(dim=32), WholeCatalogue(), FullSoftmax(), Optimizer(), Training(epochs=3))
+    assert recipe.ranges == {"model.dim": Choice((16, 32)), "optimizer.lr": Range(1e-4, 1e-2, log=True)}
     assert recipe.index == Exact()
     assert recipe.promise == Promise(overlap=0.9)
     assert recipe.store == Memory(keep=9)
@@ -156,6 +162,7 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     assert recipe.source == Source(tmp_path / "log.csv")
     assert recipe.schema == Schema()
     assert recipe.splitter == LeaveLastOut()
+    assert recipe.ranges == {}
     assert recipe.index == HNSW()
     assert recipe.promise == Promise()
     assert recipe.store == LMDB(path=tmp_path / "recipe" / "store")

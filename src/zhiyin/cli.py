@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ from zhiyin.screen import (
     candidates_table,
     comparison_table,
     data_sets_table,
+    index_name,
+    index_table,
     profile_table,
     release_words,
     releases_table,
@@ -30,6 +33,10 @@ from zhiyin.screen import (
     slices_table,
     stored_words,
     training_bar,
+    trial_words,
+    trials_table,
+    tuned_words,
+    tuning_table,
 )
 
 if TYPE_CHECKING:
@@ -207,6 +214,48 @@ def fit(
         say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
 
 
+@app.command(epilog="Example: `zhiyin sweep recipe.toml --trials 30`")
+def sweep(
+    recipe: RecipePath,
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.", min=1)] = 20,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so long, to be gone on with; 0: when all trials are done.", min=0)
+    ] = 0.0,
+    sampler: Annotated[str, typer.Option(help="How values are drawn: 'tpe' or 'random'.")] = "tpe",
+    seed: Annotated[int, typer.Option(help="Of the draws; trials train with the recipe's own.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the trials of earlier calls.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the ranges of `[sweep]` for better settings, judged on validation, and write the best as a recipe. A sweep
+    that was interrupted goes on where it stood."""
+    from zhiyin.sweep import sweep as search
+
+    if sampler not in ("tpe", "random"):
+        raise SpecError(f"--sampler {sampler}", expected="'tpe' or 'random'")
+    read = _recipe(recipe)
+    _ = read.plan
+    with console.status("preparing") as status:
+        watch, told = trial_words(console, status.update, trials)
+        found = search(
+            read,
+            trials=trials,
+            minutes=minutes,
+            sampler="random" if sampler == "random" else "tpe",
+            seed=seed,
+            fresh=fresh,
+            watch=watch,
+            told=told,
+        )
+    if as_json:
+        print(json.dumps({"recipe": found.recipe and str(found.recipe), "trials": [asdict(t) for t in found.ranked]}))
+        return
+    console.print(trials_table(found.ranked, f"recall@{read.plan.training.measure}"))
+    if found.recipe:
+        say(console, f"next: zhiyin fit {escape(str(found.recipe))}")
+    if len(found.trials) < trials:
+        say(console, f"{len(found.trials)} of {trials} trials: the same command goes on")
+
+
 @app.command(epilog="Example: `zhiyin evaluate recipe.toml --report`")
 def evaluate(
     recipe: RecipePath,
@@ -269,6 +318,42 @@ def compare(
     )
 
 
+@app.command(epilog="Example: `zhiyin tune recipe.toml --overlap 0.99 -k 500`")
+def tune(
+    recipe: RecipePath,
+    release: Annotated[
+        str | None, typer.Option(help="Tune for a published release's vectors ('live', or its id), not the run's.")
+    ] = None,
+    overlap: Annotated[float | None, typer.Option(help="The share of the exact top k to be found.")] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="How many candidates a search is for.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="The most an index may hold beside the vectors.")] = None,
+    build_seconds: Annotated[float | None, typer.Option(help="The longest that one build may take.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="The longest that all of it may take.")] = None,
+    threads: Annotated[int | None, typer.Option(help="How many search at once when they are timed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sample, the split of the queries and the k-means.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the fastest index that finds enough, by measuring on your vectors with held-out users, and print its
+    `[index]` table. What an option does not say, the recipe's `[index]` does, if it is `auto:Auto`."""
+    from zhiyin import pipeline
+
+    said = {"overlap": overlap, "k": k, "memory_mb": memory_mb, "build_seconds": build_seconds}
+    said |= {"seconds": seconds, "threads": threads, "seed": seed}
+    changes = {name: value for name, value in said.items() if value is not None}
+    read, asked = _recipe(recipe), "" if release == "live" else release
+    with console.status("tuning") as status:
+        tuned = pipeline.tune(read, changes, asked, lambda words: status.update(f"tuning: {escape(words)}"))
+    table = index_table(tuned.measured["chosen"]["index"])
+    if as_json:
+        print(json.dumps({"recipe": table, **tuned.measured}))
+        return
+    console.print(tuning_table(tuned.measured))
+    for one in tuned.measured["left_out"]:
+        say(console, f"left out: {index_name(one['index'])}: {one['why']}", style="dim")
+    say(console, tuned_words(tuned.measured))
+    print(table)
+
+
 @app.command(epilog="Example: `zhiyin publish recipe.toml`")
 def publish(
     recipe: RecipePath,
@@ -283,8 +368,8 @@ def publish(
     read = _recipe(recipe)
     pipeline.trained(read)
     loaded = _load(read) if load and not _forgets(read) else {}  # first: a release goes live with its cards there
-    with console.status("building, opening and proving the release"):
-        release = pipeline.publish(read)
+    with console.status("building the release") as status:
+        release = pipeline.publish(read, watch=lambda words: status.update(f"building the release: {escape(words)}"))
     if as_json:
         print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
         return
@@ -430,6 +515,12 @@ def ask(
     diverse: Annotated[
         str, typer.Option(metavar="FIELD=WEIGHT", help="Differ in this field of the cards: 'category=0.5'.")
     ] = "",
+    channel: Annotated[
+        list[str] | None, typer.Option(help="A channel to ask; several times. The service's choice when left out.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which items of the history each is near to.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a running service (`zhiyin serve`) for one user's candidates."""
@@ -444,6 +535,8 @@ def ask(
         **({"profile": _named(profile, "--profile")} if profile else {}),
         **({"context": _named(context, "--context")} if context else {}),
         **({"diversity": _diversity(diverse)} if diverse else {}),
+        **({"channels": channel} if channel else {}),
+        **({"explain": True} if explain else {}),
     }
     answer = client.post(url.rstrip("/") + "/v1/retrieve", request)
     if as_json:
@@ -492,8 +585,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:
-    from dataclasses import asdict
-
     from zhiyin import pipeline
 
     with console.status("preparing") as status:

@@ -7,7 +7,7 @@ by one more store read → where it is asked, the diverse among them, and what o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,6 +101,9 @@ class Candidates:
     degraded: tuple[str, ...] = ()
 
 
+Cards = list[Card | None] | Literal["unread"] | None
+"""A draft's cards; None where none are needed."""
+
 Slots = Mapping[str, str]
 """The channels that a request asks for, and which answers in the place of each."""
 
@@ -134,7 +137,7 @@ class Retriever:
     seen_length: int = 1000
     online: Online = STANDARD
     lanes: Lanes = field(default_factory=Lanes, repr=False)
-    outage: Outage = field(default_factory=Outage)
+    outage: Outage = field(default_factory=Outage, repr=False)
 
     def retrieve(self, release: Release, requests: Sequence[Request]) -> list[Candidates]:
         """An answer for each request, all from `release`.
@@ -164,13 +167,11 @@ class Retriever:
             for at, request in enumerate(requests)
         ]
         cards = self._cards(requests, drafts)
-        answers = [
-            _candidates(release, requests[at], seekers[at], draft, None if cards is None else cards[at], places[at])
-            for at, draft in enumerate(drafts)
-        ]
         return [
-            _told(one, state, cards is None and bool(request.hydrate or request.diversity))
-            for one, state, request in zip(answers, states, requests, strict=True)
+            _candidates(
+                release, requests[at], seekers[at], draft, cards[at], places[at], ("user",) * (states[at] is UNREAD)
+            )
+            for at, draft in enumerate(drafts)
         ]
 
     def _check_channels(self, request: Request, where: str) -> None:
@@ -223,14 +224,14 @@ class Retriever:
         channel = "+".join(slots[slot] for slot in lists)
         return _Draft(found, release.items.ids(found.rows), channel, sources, answered.dropped)
 
-    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[list[Card | None] | None] | None:
-        """The cards of every draft that needs them, in one round trip; None where the store did not say."""
+    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[Cards]:
+        """The cards of every draft that needs them, in one round trip; "unread" where the store did not say."""
         needed = [bool(request.hydrate or request.diversity) for request in requests]
         wanted = [item for draft, there in zip(drafts, needed, strict=True) if there for item in draft.items]
         distinct = list(dict.fromkeys(wanted))
         found = self.outage.ask(lambda: self.store.cards(distinct)) if distinct else []
         if found is None:
-            return None
+            return ["unread" if there else None for there in needed]
         cards = dict(zip(distinct, found, strict=True))
         return [
             [cards[item] for item in draft.items] if there else None
@@ -294,14 +295,21 @@ def _answered(asked: Asked, at: int, slots: Slots, request: Request, where: str)
 
 
 def _candidates(
-    release: Release, request: Request, seeker: Seeker, draft: _Draft, cards: Sequence[Card | None] | None, where: str
+    release: Release,
+    request: Request,
+    seeker: Seeker,
+    draft: _Draft,
+    cards: Cards,
+    where: str,
+    degraded: tuple[str, ...],
 ) -> Candidates:
-    """The answer: of the draft, what diversity chooses; its first where no cards say what is diverse."""
+    """The answer: of the draft, what diversity chooses."""
+    if cards == "unread":
+        draft = _only(draft, list(range(len(draft.items)))[: request.k])
+        request, degraded = replace(request, diversity=None), (*degraded, "cards")
+        cards = [None] * len(draft.items)
     scores = [round(float(score), 5) for score in draft.found.scores]
-    if cards is None and (request.hydrate or request.diversity):
-        draft = _only(draft, list(range(min(request.k, len(draft.items)))))
-        scores, cards = scores[: request.k], [None] * len(draft.items)
-    elif request.diversity is not None:
+    if request.diversity is not None:
         places = _chosen(request.diversity, scores, cards or (), request.k, f"{where}diversity")
         draft, scores = _only(draft, places), [scores[at] for at in places]
         cards = [cards[at] for at in places] if cards else cards
@@ -319,6 +327,7 @@ def _candidates(
         sources=draft.sources,
         dropped=draft.dropped,
         pulls=pulls(release, seeker, draft.found.rows) if request.explain else None,
+        degraded=degraded,
     )
 
 
@@ -336,12 +345,6 @@ def _only(draft: _Draft, places: list[int]) -> _Draft:
     """These places of the draft, in this order."""
     sources = None if draft.sources is None else [draft.sources[at] for at in places]
     return replace(draft, found=draft.found.only(places), items=[draft.items[at] for at in places], sources=sources)
-
-
-def _told(answer: Candidates, state: UserState, without_cards: bool) -> Candidates:
-    """The answer, with what the store did not say."""
-    missing = (*(("user",) if state is UNREAD else ()), *(("cards",) if without_cards else ()))
-    return replace(answer, degraded=missing) if missing else answer
 
 
 def _fields(card: Card | None, names: Sequence[str]) -> Card | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zhiyin import spec
 from zhiyin.errors import SpecError
-from zhiyin.stores.base import Card, StoreSpec
+from zhiyin.stores.base import Card, Change, StoreSpec
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.redis import Redis
@@ -165,17 +165,23 @@ def test_cards_come_from_the_process_and_not_from_the_store(example: Any, placed
 
 
 @pytest.mark.parametrize("example", CACHED, ids=named)
-def test_a_card_that_is_dropped_is_no_longer_hot(example: Any, placed: Placed, tmp_path: Path) -> None:
+def test_a_card_that_was_dropped_is_gone_and_a_change_that_is_read_tells_of_it(
+    example: Any, placed: Placed, tmp_path: Path
+) -> None:
     one: Any = placed(example, tmp_path)
-    store, other = one.open(), one.open()
-    store.put_cards({"a": {"at": 1}, "b": {"at": 2}})
-    assert store.cards(["a", "b"]) == other.cards(["a", "b"]) == [{"at": 1}, {"at": 2}]
-    store.drop_cards(["a"])
-    assert store.cards(["a", "b"]) == [None, {"at": 2}]
-    if not isinstance(one, Redis):  # there it is another second until other processes see it
-        assert other.cards(["a", "b"]) == [None, {"at": 2}]
-    store.close()
-    other.close()
+    if isinstance(one, Redis):
+        one = replace(one, card_age=1000.0)
+    here, there = one.open(), one.open()
+    here.put_cards({"a": {"at": 1}, "b": {"at": 1}})
+    assert here.cards(["a", "b"]) == there.cards(["a", "b"]) == [{"at": 1}] * 2
+    here.drop_cards(["a"])
+    here.put_cards({"b": {"at": 2}})
+    here.put_changes([Change("a", 1, None), Change("b", 1, {"at": 2})])
+    assert here.cards(["a", "b"]) == [None, {"at": 2}]
+    assert [change.item for change in there.changes(0, 10)] == ["a", "b"]
+    assert there.cards(["a", "b"]) == [None, {"at": 2}]
+    here.close()
+    there.close()
 
 
 def test_redis_that_is_gone_still_has_hot_cards(redis_server: "RedisServer", tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ class Ids(Protocol):
         """[n] the row of each id, `UNKNOWN` for an id that is not here."""
         ...
 
-    def ids(self, rows: Iterable[int] | Rows) -> list[str]:
-        """The external id of each row. `IndexError` for a row that is none."""
+    def ids(self, rows: Iterable[int] | Rows | None = None) -> list[str]:
+        """The external id of each row; of all, in order, when none are named. `IndexError` for a row that is none."""
         ...
 
 
@@ -207,8 +207,10 @@ class Grown:
             found[at] = row if row < self._size else UNKNOWN
         return found
 
-    def ids(self, rows: Iterable[int] | Rows) -> list[str]:
-        """The external id of each row. `IndexError` for a row that is none."""
+    def ids(self, rows: Iterable[int] | Rows | None = None) -> list[str]:
+        """The external id of each row; of all, in order, when none are named. `IndexError` for a row that is none."""
+        if rows is None:
+            return [*self._base.ids(), *self._names[: self._size - self._first]]
         wanted = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, np.int64)
         if len(wrong := wanted[(wanted < 0) | (wanted >= self._size)]):
             raise IndexError(f"row {wrong[0]} is not in a vocabulary of {self._size} ids")

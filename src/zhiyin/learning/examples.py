@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ class Examples:
         example's reward; every example weighs 1 without one. Raises `DataError` for a reward that is no weight."""
         self.data, self.schema, self.device, self._end = data, schema, device, end
         self._users = self._tensors(encode(schema.user, data.user_table, "users"))
-        self._item_columns = self._tensors(encode(schema.item, data.item_table, "items"))
         self._past = encode(schema.event, data.events.columns, "events")
         self._contexts: dict[str, Encoded] | None = None
         self._weights = _weights(data, weight) if weight else None
@@ -36,6 +36,11 @@ class Examples:
     def catalogue_size(self) -> int:
         """How many items there are."""
         return len(self.data.items)
+
+    @cached_property
+    def _item_columns(self) -> dict[str, Tensor]:
+        """Of the whole catalogue; not made where only queries are wanted."""
+        return self._tensors(encode(self.schema.item, self.data.item_table, "items"))
 
     def without_ids(self, rows: Tensor) -> "Examples":
         """The same, but these items, rows int64 [·], are new ones to the item tower: their features alone tell what

@@ -15,13 +15,10 @@ from zhiyin.release import Release
 from zhiyin.service import wire
 from zhiyin.service.overlay import item_vectors, separators
 from zhiyin.stores.base import Card, Change
-from zhiyin.stores.records import checked_cards, checked_changes, encode
+from zhiyin.stores.records import checked_cards, checked_changes
 
 LONGEST_ID = 1024
 """Characters of an item's id."""
-
-MOST_CARD = 1 << 20
-"""Bytes of one card, packed."""
 
 MOST_ITEMS = 10_000
 """Items in one body."""
@@ -161,13 +158,6 @@ def _checked_cards(items: Sequence[wire.NewItem], cards: Mapping[str, Card]) -> 
         except RequestError as error:
             place = error.where.partition(f"card of item {one.item_id!r}")[2].strip()
             raise RequestError(error.what, where=f"items[{at}].card{place}", expected=error.expected) from None
-        size = len(encode(packed[one.item_id]))
-        if size > MOST_CARD:
-            raise RequestError(
-                f"a card of {size / (1 << 20):.1f} MB",
-                where=f"items[{at}].card",
-                expected=f"at most {MOST_CARD >> 20} MB",
-            )
     return packed
 
 

@@ -332,8 +332,8 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
             near = [Near(pull.item, pull.similarity) for pull in pulls]
             candidate.explanation = Explanation(near, None if interest == UNKNOWN else interest)
     dropped = [Drop(one.channel, one.why) for one in found.dropped]
-    took, degraded = round(took_ms, 2), list(found.degraded)
-    return Answer(found.release, found.channel, candidates, found.history, found.unknown_items, took, dropped, degraded)
+    told = (found.release, found.channel, candidates, found.history, found.unknown_items)
+    return Answer(*told, round(took_ms, 2), dropped, list(found.degraded))
 
 
 def milliseconds(seconds: float, now: int, where: str) -> int:

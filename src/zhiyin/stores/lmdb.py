@@ -4,7 +4,7 @@ Seven tables. A user's 16-byte digest leads every key, so any id will do, and on
 
     events    digest(user) · time · arrival  →  identity digest, item, time, values, id
     known     digest(user) · digest(identity)  →  nothing: such an event is kept
-    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put
+    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put or dropped
     profiles  digest(user)  →  profile
     cards     digest(item)  →  card
     changes   number  →  item, time, values of a change
@@ -119,18 +119,13 @@ class LMDBStore:
         with self._transaction(write=True) as transaction:
             for item, card in checked.items():
                 transaction.put(digest(item), encode(card), db=self._cards)
-            self._renew(transaction)
+            self._count_put(transaction)
 
     def drop_cards(self, items: Sequence[str]) -> None:
         with self._transaction(write=True) as transaction:
             for item in items:
                 transaction.delete(digest(item), db=self._cards)
-            self._renew(transaction)
-
-    def _renew(self, transaction: lmdb.Transaction) -> None:
-        """Let every process forget the cards it keeps."""
-        puts = int.from_bytes(transaction.get(_PUTS, b"", db=self._sizes)) + 1
-        transaction.put(_PUTS, puts.to_bytes(8), db=self._sizes)
+            self._count_put(transaction)
 
     def put_changes(self, changes: Sequence[Change]) -> None:
         checked = checked_changes(changes)
@@ -164,6 +159,10 @@ class LMDBStore:
             self._closed = True
             self._idle.wait_for(lambda: not self._transactions)
         _release(self._path)
+
+    def _count_put(self, transaction: Any) -> None:
+        puts = int.from_bytes(transaction.get(_PUTS, b"", db=self._sizes)) + 1
+        transaction.put(_PUTS, puts.to_bytes(8), db=self._sizes)
 
     def _append(self, transaction: Any, event: Event) -> int:
         user, name = digest(event.user), digest(identity(event))

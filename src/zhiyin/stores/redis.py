@@ -333,7 +333,9 @@ class RedisStore:
     def changes(self, after: int, limit: int) -> list[Change]:
         found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
         kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
-        return [Change(item, time, values, number) for (item, time, values), number in kept]
+        changes = [Change(item, time, values, number) for (item, time, values), number in kept]
+        self._hot.forget(change.item for change in changes)  # its card was put, too
+        return changes
 
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
