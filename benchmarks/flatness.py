@@ -3,9 +3,9 @@
     python benchmarks/flatness.py [--sizes 10000 100000 1000000 10000000] [--repeats 3] [--steps 60]
 
 The same log (20,000 users, a million events) over catalogues of different sizes; YouTubeDNN, batch 4,096, 512 shared
-negatives with logQ, row-wise Adagrad. Each size is a process of its own, the sizes take turns. Step time is the median;
-peak memory is the process's while it trains, beside the table and its optimiser's state. Writes
-benchmarks/results/flatness.json.
+negatives with logQ, row-wise Adagrad. The log is prepared beforehand, and memory-mapped as for any training. Each size
+is a process of its own, the sizes take turns. Step time is the median; peak memory is the process's while it trains,
+beside the table and its optimiser's state. Writes benchmarks/results/flatness.json.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +29,56 @@ def main() -> None:
     read.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
     read.add_argument("--repeats", type=int, default=3)
     read.add_argument("--steps", type=int, default=60)
+    read.add_argument("--make", type=int, help=argparse.SUPPRESS)
     read.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    read.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = read.parse_args()
-    if given.child:
-        print(json.dumps(child(given.child, given.steps)))
+    if given.make:
+        make(given.make, given.folder)
         return
-    runs: dict[int, list[dict[str, Any]]] = {size: [] for size in given.sizes}
-    for _ in range(given.repeats):
+    if given.child:
+        print(json.dumps(child(given.child, given)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
         for size in given.sizes:
-            runs[size].append(asked(size, given.steps))
+            asked("--make", size, given.steps, Path(folder))
+        runs: dict[int, list[dict[str, Any]]] = {size: [] for size in given.sizes}
+        for _ in range(given.repeats):
+            for size in given.sizes:
+                runs[size].append(json.loads(asked("--child", size, given.steps, Path(folder))))
     report(runs)
 
 
-def asked(size: int, steps: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", str(size), "--steps", str(steps)]
+def asked(what: str, size: int, steps: int, folder: Path) -> str:
+    """The last line of what a process of its own says."""
+    command = [sys.executable, __file__, what, str(size), "--steps", str(steps), "--folder", str(folder / str(size))]
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return done.stdout.rstrip().rpartition("\n")[2]
 
 
-def child(size: int, steps: int) -> dict[str, Any]:
-    """Milliseconds of a step and bytes of memory, with so many items."""
-    import tempfile
-
+def make(size: int, folder: Path) -> None:
+    """Prepare the log with so many items, in a process that ends."""
     import numpy as np
-    from training import steps as timed
 
     from zhiyin.data import worlds
     from zhiyin.data.events import EventLog
     from zhiyin.data.prepared import Prepared
-    from zhiyin.data.splits import LeaveLastOut
     from zhiyin.data.tables import Table
     from zhiyin.data.vocabulary import Vocabulary
+
+    log = worlds.log(USERS, EVENTS, size, seed=0)
+    events = EventLog.of(log.users.astype(np.int32), log.items.astype(np.int32), log.times, user_count=USERS)
+    users, items = Vocabulary.of(map(str, range(USERS))), Vocabulary.of(map(str, range(size)))
+    Prepared(users, items, events, Table.of({}, USERS), Table.of({}, size)).save(folder / "prepared")
+
+
+def child(size: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of a step and bytes of memory, with so many items."""
+    from training import steps as timed
+
+    from zhiyin.data.prepared import Prepared
+    from zhiyin.data.splits import LeaveLastOut
     from zhiyin.features.schema import Schema
     from zhiyin.learning.distributed import ALONE
     from zhiyin.learning.fit import Plan, Training, TrainingRun
@@ -68,10 +86,7 @@ def child(size: int, steps: int) -> dict[str, Any]:
     from zhiyin.learning.optimizers import Optimizer
     from zhiyin.models.youtube_dnn import YouTubeDNN
 
-    log = worlds.log(USERS, EVENTS, size, seed=0)
-    events = EventLog.of(log.users.astype(np.int32), log.items.astype(np.int32), log.times, user_count=USERS)
-    users, items = Vocabulary.of(map(str, range(USERS))), Vocabulary.of(map(str, range(size)))
-    data = Prepared(users, items, events, Table.of({}, USERS), Table.of({}, size))
+    data = Prepared.open(given.folder / "prepared")
     split = LeaveLastOut().split(data.events, clock=True)
     schema = Schema(history_length=LENGTH).fit(data, split)
     plan = Plan(
@@ -81,9 +96,8 @@ def child(size: int, steps: int) -> dict[str, Any]:
         training=Training(batch_size=4096, device="cpu"),
     )
     Path("/proc/self/clear_refs").write_text("5")  # peak memory counts from here
-    with tempfile.TemporaryDirectory() as folder:
-        run = TrainingRun(plan, data, split, schema, Path(folder), ALONE, profile=False)
-        seconds = timed(run, steps)
+    run = TrainingRun(plan, data, split, schema, given.folder, ALONE, profile=False)
+    seconds = timed(run, given.steps)
     return {"ms": 1e3 * statistics.median(seconds), "peak": peak(), "table": 4 * (size + 1) * (DIM + 1)}
 
 

@@ -120,7 +120,6 @@ def publish(folder: Path, size: int) -> None:
         YouTubeDNN(dim=DIM, hidden=(128,), normalize=False).build(schema, size),
         schema,
         data,
-        items=examples.items(),
         sample=examples.queries(split.test.starts[:200]),
         popular=np.arange(size, dtype=np.int32),
         index=IVFFlat(nprobe=32),

@@ -1,15 +1,18 @@
-"""Does the tuned index beat what a user would find by hand, and HNSW? On 1,000,000 × 64 two-tower-like vectors.
+"""Does the tuned index beat what a user would find by hand, and HNSW? On any vectors, with queries of their own.
 
     build    every build by hand, each in a process of its own: CPU-seconds, wall seconds, bytes, and the index itself
     tune     `tune`, on 4,000 of the queries
     measure  search effort found by bisection for each build by hand (on the same queries), then all of them timed in
              turns, one query a call, in one and in two threads; overlap on 3,000 other queries; filters
+    summary  the results of all, a line each
 
     python benchmarks/index_tuning.py build VECTORS WORK [NAME …]
     python benchmarks/index_tuning.py tune VECTORS WORK --k 100
     python benchmarks/index_tuning.py measure VECTORS WORK --k 100 --out benchmarks/results/index_tuning_1m_k100.json
+    python benchmarks/index_tuning.py summary
 
-VECTORS holds items.npy [m, d] and queries.npy [n, d]. A build that is not in WORK has no line in the table.
+VECTORS holds items.npy [m, d] and queries.npy [n, d] (`trained_vectors.py` makes some). A build that is not in WORK has
+no line in the table.
 """
 
 import argparse
@@ -29,6 +32,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import faiss
 import numpy as np
+from machine import printed
 
 from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.exact import Exact
@@ -43,6 +47,8 @@ from zhiyin.spec import used_build
 
 ROUNDS, ROUND = 9, 60
 SHARES = (1.0, 0.1, 0.01, 0.001, 0.0001)
+FILTERED, TIMED = 1500, 200
+RESULTS = Path(__file__).parent / "results"
 
 
 def by_hand(size: int) -> dict[str, Any]:
@@ -105,6 +111,9 @@ def tune_one(arguments: argparse.Namespace) -> None:
     path.unlink(missing_ok=True)
     tuned.index.save(path)
     price["file_mb"] = path.stat().st_size // 1_000_000
+    before = cpu()
+    tuned.spec.build(np.array(vectors))  # what this index alone costs
+    price["built_cpu_seconds"] = round(cpu() - before, 1)
     result = {"price": price, "load": os.getloadavg()[0], "measured": tuned.measured}
     (arguments.work / f"tuned-{arguments.k}.json").write_text(json.dumps(result, indent=1) + "\n")
 
@@ -180,7 +189,7 @@ def filtered(indexes: dict[str, Any], queries: Any, k: int, size: int) -> list[d
         for name, index in indexes.items():
             some = queries[:8] if name == "exact" else queries
             found = overlaps(index.search(some, k, allowed), type(truth)(truth.rows[: len(some)], truth.scores))
-            p50 = np.median([seconds(index, q[None], k, allowed) for q in some])
+            p50 = np.median([seconds(index, q[None], k, allowed) for q in some[:TIMED]])
             lines.append(
                 {
                     "share": share,
@@ -236,13 +245,49 @@ def measure(arguments: argparse.Namespace) -> None:
         "target": goal,
         "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()},
         "faiss": faiss.__version__,
+        "ratios": ratios(lines),
         "indexes": lines,
-        "filtered": filtered(kept, held_out[:500], k, len(vectors)),
+        "filtered": filtered(kept, held_out[:FILTERED], k, len(vectors)),
         "tuning": found["measured"],
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     table(lines)
+
+
+def ratios(lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the median calls and the builds of these indexes say of the tuned one."""
+    tuned, hnsw = lines["tuned"], lines.get("hnsw")
+    hands = {name: one for name, one in lines.items() if name != "tuned"}
+    found: dict[str, Any] = {"promise_less_held_out": round(tuned["promised"] - tuned["held_out"], 4)}
+    for threads in ("threads_1", "threads_2"):
+        best = max(hands, key=lambda name: float(hands[name][threads]["by_p50"]))
+        found[threads] = {
+            "best_by_hand": best,
+            "tuned_to_best": round(tuned[threads]["by_p50"] / hands[best][threads]["by_p50"], 3),
+            "tuned_to_hnsw": round(tuned[threads]["by_p50"] / hnsw[threads]["by_p50"], 2) if hnsw else None,
+        }
+    if hnsw:
+        found["build_to_hnsw"] = round(tuned["build"]["built_cpu_seconds"] / hnsw["build"]["cpu_seconds"], 3)
+        found["tuning_to_hnsw_build"] = round(tuned["build"]["cpu_seconds"] / hnsw["build"]["cpu_seconds"], 3)
+    return found
+
+
+def summary() -> None:
+    """A line for each result."""
+    rows = []
+    for path in sorted(RESULTS.glob("index_tuning_*.json")):
+        found = json.loads(path.read_text())
+        tuned = found["indexes"]["tuned"]
+        rows.append({"vectors": path.stem.removeprefix("index_tuning_"), "tuned": tuned["spec"].split(", seed")[0]})
+        rows[-1] |= {"promised": tuned["promised"], "held out": tuned["held_out"]}
+        for threads in (1, 2):
+            rows[-1] |= {f"to best, {threads}": found["ratios"][f"threads_{threads}"]["tuned_to_best"]}
+            rows[-1] |= {f"to HNSW, {threads}": found["ratios"][f"threads_{threads}"]["tuned_to_hnsw"]}
+        rows[-1] |= {"best by hand": found["ratios"]["threads_1"]["best_by_hand"]}
+        rows[-1] |= {"build to HNSW's": found["ratios"].get("build_to_hnsw")}
+        rows[-1] |= {"least filtered": min(one["recall"] for one in found["filtered"] if one["index"] == "tuned")}
+    printed(rows)
 
 
 def line(spec: Any, index: Any, half: Any, truth: Any, held_out: Any, held_truth: Any) -> dict[str, Any]:
@@ -269,6 +314,7 @@ def table(lines: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("summary")
     for name in ("build", "build-one", "tune", "measure"):
         one = commands.add_parser(name)
         one.add_argument("vectors", type=Path)
@@ -283,7 +329,9 @@ def main() -> None:
         else:
             one.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.command == "build-one":
+    if arguments.command == "summary":
+        summary()
+    elif arguments.command == "build-one":
         build_one(read(arguments.vectors)[0], arguments.work, arguments.names[0])
     else:
         {"build": build, "tune": tune_one, "measure": measure}[arguments.command](arguments)

@@ -1,11 +1,17 @@
 """What several test files stand on: a tiny log, a release of an untrained model on it, and real servers."""
 
 import contextlib
+import http.server
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 import time
+import urllib.parse
 import uuid
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -20,6 +26,8 @@ import pytest
 import redis
 import torch
 from hypothesis import settings
+from qdrant_client import QdrantClient
+from qdrant_client.http import models
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -35,6 +43,8 @@ from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge, Hour
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.exact import Exact
+from zhiyin.indexes.milvus import Milvus
+from zhiyin.indexes.qdrant import Qdrant
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
@@ -104,7 +114,6 @@ def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
             YouTubeDNN(dim=16, hidden=(32,)).build(examples.schema, len(data.items)),
             examples.schema,
             data,
-            items=examples.items(),
             sample=examples.queries(split.test.starts),
             popular=np.arange(ITEMS, dtype=np.int32),
             index=index,
@@ -248,5 +257,167 @@ def placed(request: pytest.FixtureRequest) -> Callable[[StoreSpec, Path], StoreS
         if example.cluster:
             return replace(example, cluster=request.getfixturevalue("redis_cluster").addresses, prefix=prefix)
         return replace(example, port=request.getfixturevalue("redis_server").port, prefix=prefix)
+
+    return place
+
+
+PATIENT_MILVUS = """
+import grpc
+real = grpc.server
+patient = [("grpc.http2.min_ping_interval_without_data_ms", 5000), ("grpc.keepalive_permit_without_calls", 1)]
+grpc.server = lambda pool, options: real(pool, options=[*options, *patient])
+from milvus_lite.cmdline import main
+main()
+"""
+"""Milvus Lite that allows as many pings as a Milvus server does: its client sends one every ten seconds."""
+
+
+class MilvusServer:
+    """Milvus Lite as a process of its own, on a free loopback port; it keeps its data when it is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, (self.port,) = folder, free_ports(1)
+        self.start()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it listens."""
+        words = ["server", "--data-dir", str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)]
+        kept = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PATIENT_MILVUS, *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=kept,
+        )
+        deadline = time.monotonic() + 60
+        while not listens(self.port):
+            assert self.process.poll() is None, f"Milvus Lite ended with {self.process.returncode}"
+            assert time.monotonic() < deadline, "Milvus Lite does not listen"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class QdrantServer:
+    """Qdrant's REST interface, as its client speaks it, before the engine that the client brings: no server of Qdrant's
+    own can be installed by a package manager. `stop` and `start` keep the data; `bodies`: what came, by path."""
+
+    def __init__(self) -> None:
+        (self.port,) = free_ports(1)
+        self.engine, self.gate, self.key = QdrantClient(":memory:"), threading.Lock(), ""
+        self.bodies: list[tuple[str, str, Any]] = []
+        self.start()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                status, told = outer.answer(
+                    self.command, self.path, self.rfile.read(length), self.headers.get("api-key") or ""
+                )
+                body = json.dumps(told).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 – the names that http.server looks for
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, method: str, path: str, body: bytes, key: str) -> tuple[int, Any]:
+        where = urllib.parse.urlsplit(path).path
+        told = json.loads(body) if body else None
+        self.bodies.append((method, where, told))
+        if key != self.key:
+            return 401, {"status": {"error": "Must provide an API key"}}
+        try:
+            with self.gate:
+                result = self._answer(method, where, told)
+        except ValueError as error:
+            return (404 if "not found" in str(error) else 400), {"status": {"error": str(error)}}
+        plain = result.model_dump(mode="json") if hasattr(result, "model_dump") else result
+        return 200, {"result": plain, "status": "ok", "time": 0.0}
+
+    def _answer(self, method: str, where: str, told: Any) -> Any:
+        engine: Any = self.engine
+        if (method, where) == ("GET", "/collections"):
+            return engine.get_collections()
+        if (method, where) == ("GET", "/aliases"):
+            return engine.get_aliases()
+        if (method, where) == ("POST", "/collections/aliases"):
+            steps = models.ChangeAliasesOperation.model_validate(told).actions
+            return engine.update_collection_aliases(steps)
+        found = re.fullmatch(r"/collections/(\w+)(/.*)?", where)
+        assert found, where
+        name, rest = found[1], found[2] or ""
+        if rest == "/exists":
+            return {"exists": engine.collection_exists(name)}
+        if rest == "/points":
+            batch = models.PointsBatch.model_validate(told).batch
+            return engine.upsert(name, batch)
+        if rest == "/points/count":
+            return engine.count(name, exact=True)
+        if rest == "/points/query/batch":
+            asked = models.QueryRequestBatch.model_validate(told).searches
+            found_points = engine.query_batch_points(name, [one.model_copy(update={"params": None}) for one in asked])
+            return [one.model_dump(mode="json") for one in found_points]
+        if method == "GET":
+            return engine.get_collection(name)
+        if method == "DELETE":
+            return engine.delete_collection(name)
+        made = models.CreateCollection.model_validate(told) if method == "PUT" else None
+        if made is None:
+            return engine.update_collection(name, metadata=told["metadata"])
+        return engine.create_collection(name, made.vectors, metadata=made.metadata)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def qdrant_server() -> Iterator[QdrantServer]:
+    server = QdrantServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def hosted(request: pytest.FixtureRequest) -> Callable[[IndexSpec], IndexSpec]:
+    """hosted(example): the example itself, or on a server of ours where it lives in one."""
+
+    def place(example: IndexSpec) -> IndexSpec:
+        if isinstance(example, Milvus):
+            return replace(example, uri=request.getfixturevalue("milvus_server").uri, timeout=20.0)
+        if isinstance(example, Qdrant):
+            return replace(example, uri=request.getfixturevalue("qdrant_server").uri, timeout=20.0)
+        return example
 
     return place

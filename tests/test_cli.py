@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 import pytest
 
 from zhiyin import cli, client, pipeline
+from zhiyin.indexes import tune
+from zhiyin.indexes.base import IndexSpec
+from zhiyin.indexes.tune import Tuned
 from zhiyin.recipe import Recipe
 from zhiyin.release import Releases
 from zhiyin.service.app import Service, create, running
@@ -28,8 +32,10 @@ VERBS = [
     "data",
     "prepare",
     "fit",
+    "sweep",
     "evaluate",
     "compare",
+    "tune",
     "publish",
     "load",
     "releases",
@@ -158,6 +164,10 @@ def test_init_tells_what_comes_next_and_never_replaces_a_recipe(tmp_path: Path) 
     assert out.read_text() == "# mine"
     assert zhiyin("init", log, "--out", out, "--force").code == 0
     assert "home =" in out.read_text()
+    assert 'events = "log.csv" ' in out.read_text(), "below the recipe: a folder that can be moved"
+    (tmp_path / "recipes").mkdir()
+    assert zhiyin("init", log, "--out", tmp_path / "recipes" / "a.toml").code == 0
+    assert f'events = "{log}" ' in (tmp_path / "recipes" / "a.toml").read_text()
     refused(zhiyin("init", tmp_path / "no.csv", "--out", tmp_path / "b.toml"), 2, "no.csv")
     refused(zhiyin("init", log, "--out", tmp_path / "no" / "b.toml"), 1, "b.toml: No such file or directory")
 
@@ -182,6 +192,22 @@ def test_a_run_that_is_complete_is_not_run_again_and_fresh_begins_anew(recipe: P
     recipe.write_text(text.replace("dim = 64", "dim = 32"))
     refused(zhiyin("fit", recipe, "--json"), 1, "another run was interrupted or finished here", "--fresh")
     assert zhiyin("fit", recipe, "--fresh", "--json").json["step"] == again.json["step"]
+
+
+def test_fit_goes_on_from_the_weights_that_are_there_when_files_were_appended(recipe: Path) -> None:
+    more = [f"u{user},i{item},{1_710_000_000 + item}" for user in range(28, 33) for item in range(36, 44)]
+    (recipe.parent / "more.csv").write_text("\n".join(["user,item,time", *more]) + "\n")
+    assert zhiyin("prepare", recipe, "--append", recipe.parent / "more.csv", "--json").json["items"] == 44
+    refused(zhiyin("publish", recipe), 1, "trained with 40 items, and there are 44 now", "--from RECIPE")
+    refused(zhiyin("fit", recipe), 1, "other data", "--from RECIPE")
+    assert zhiyin("fit", recipe, "--from", recipe, "--json").code == 0
+    release = zhiyin("publish", recipe, "--no-load", "--json").json["release"]
+    assert len(Releases(recipe.parent / "recipe" / "releases").open(release).items) == 44
+
+
+def test_fit_says_when_the_recipe_is_not_what_was_prepared(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace('duplicates = "drop"', 'duplicates = "keep"'))
+    refused(zhiyin("fit", recipe), 2, "[data] was changed since the log was prepared: duplicates was left out")
 
 
 def test_load_fills_an_empty_store_and_again_changes_nothing(recipe: Path) -> None:
@@ -223,6 +249,73 @@ def test_load_gives_each_users_newest_and_every_repeat_in_many_writes(
         assert [event.time // 1000 for event in kept] == [int(time) for _, _, time in wanted]
         assert [event.item for event in kept] == [item for _, item, _ in wanted]
     store.close()
+
+
+def test_tune_prints_the_table_that_a_recipe_takes(recipe: Path) -> None:
+    done = zhiyin("tune", recipe, "--overlap", 0.9, "-k", 5, "--seconds", 20)
+    assert done.code == 0, done.err
+    assert "overlap@5" in done.err
+    assert "of the exact top 5" in done.err
+    found = tomllib.loads(done.out)
+    assert list(found) == ["index"]
+    tables = tomllib.loads(recipe.read_text()) | found
+    assert isinstance(Recipe.of(tables, recipe).index, IndexSpec)
+    assert Recipe.of(tables, recipe).index != Recipe.read(recipe).index
+
+
+def test_tune_takes_the_recipes_goal_where_no_option_says_otherwise(recipe: Path) -> None:
+    goal = '[index]\nuse = "auto:Auto"\nk = 7\noverlap = 0.8\nseconds = 20\n'
+    recipe.write_text(recipe.read_text() + "\n" + goal)
+    done = zhiyin("tune", recipe, "--overlap", 0.9, "--json")
+    assert done.code == 0, done.err
+    assert done.json["target"] == {"overlap": 0.9, "k": 7, "threads": 1, "seed": 0}
+    assert done.json["chosen"]["held_out_overlap"] >= 0.85
+    assert tomllib.loads(done.json["recipe"])["index"] == done.json["chosen"]["index"]
+    refused(zhiyin("tune", recipe, "--overlap", 2), 2, "overlap = 2.0", "at most 1")
+
+
+def test_tune_of_a_release_needs_no_run_and_sees_histories_in_the_releases_rows(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def search(vectors: Any, users: Any, goal: Any, watch: Any) -> Tuned:
+        seen.append((np.array(vectors), np.array(users), goal))
+        return tuning(vectors, users, replace(goal, seconds=20), watch)
+
+    tuning = tune.tune
+    monkeypatch.setattr(tune, "tune", search)
+    assert zhiyin("tune", recipe, "-k", 5, "--json").code == 0
+    shutil.rmtree(recipe.parent / "recipe" / "run")
+    assert zhiyin("tune", recipe, "-k", 5, "--release", "live", "--json").code == 0
+    log = recipe.parent / "log.csv"
+    head, *rows = log.read_text().splitlines()
+    log.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    assert zhiyin("prepare", recipe).code == 0  # now every user and every item has another row
+    assert (
+        zhiyin("tune", recipe, "-k", 5, "--release", Releases(recipe.parent / "recipe" / "releases").current()).code
+        == 0
+    )
+    (items, users, goal), (its_items, its_users, _), (_, others, _) = seen
+    np.testing.assert_allclose(its_items, items, atol=1e-6)
+    np.testing.assert_allclose(its_users, users, atol=1e-4)
+    assert goal.seconds == 180
+    order, other_order = np.lexsort(users.round(3).T), np.lexsort(others.round(3).T)
+    assert np.abs(users - others).max() > 0.1
+    np.testing.assert_allclose(others[other_order], its_users[order], atol=2e-3)
+    refused(zhiyin("tune", recipe), 1, "no trained model")
+
+
+def test_an_interrupted_tune_ends_quietly(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune", interrupted)
+    before = sorted(recipe.parent.rglob("*"))
+    done = zhiyin("tune", recipe)
+    assert done.code != 0
+    assert done.out == ""
+    assert sorted(recipe.parent.rglob("*")) == before
 
 
 def test_releases_are_listed_rolled_back_and_pruned(recipe: Path) -> None:
@@ -341,6 +434,28 @@ def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> N
     assert done.code == 0
     assert "channel popular, history 0" in done.err
     assert "the store does not answer; without it: user, cards" in done.err
+
+
+@pytest.mark.parametrize("use", ["milvus:Milvus", "qdrant:Qdrant"])
+def test_an_index_in_a_vector_database_is_published_and_served(
+    use: str, recipe: Path, milvus_server: Any, qdrant_server: Any
+) -> None:
+    there = milvus_server if use.startswith("milvus") else qdrant_server
+    table = f'use = "{use}"\nuri = "{there.uri}"\nname = "cli"\ntimeout = 20.0\n'
+    recipe.write_text(re.sub(r"(?<=items are found\n)use = .*\n", table, recipe.read_text()))
+    published = zhiyin("publish", recipe, "--no-load", "--json")
+    assert published.code == 0, published.err
+    assert published.json["proof"]["overlap"] >= 0.95
+    receipt = json.loads((recipe.parent / "recipe" / "releases" / published.json["release"] / "index.bin").read_text())
+    assert [told["rows"] for told in receipt.values()] == [40]
+    process, said = serving(recipe)
+    try:
+        answer = zhiyin("ask", "u3", "--url", address(said), "-k", "4", "--json").json
+        assert (answer["release"], answer["channel"]) == (published.json["release"], "deep")
+        assert len({candidate["item_id"] for candidate in answer["candidates"]}) == 4
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_serving_without_a_release_says_so_and_waits_for_one(recipe: Path) -> None:

@@ -69,7 +69,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         YouTubeDNN(dim=16, hidden=(32,)).build(schema, ITEMS),
         schema,
         data,
-        items=examples.items(),
         sample=examples.queries(split.test.starts),
         popular=np.arange(ITEMS, dtype=np.int32),
         index=Exact(),
@@ -97,9 +96,9 @@ INDEXES = [one for one in spec.examples("zhiyin.indexes") if isinstance(one, Ind
 
 
 @pytest.fixture(params=INDEXES, ids=lambda one: type(one).__name__)
-def indexed(request: pytest.FixtureRequest, release: Release) -> Release:
+def indexed(request: pytest.FixtureRequest, release: Release, hosted: Callable[[IndexSpec], IndexSpec]) -> Release:
     """The release with each kind of index."""
-    return replace(release, index=request.param.build(np.array(release.vectors)))
+    return replace(release, index=hosted(request.param).build(np.array(release.vectors)))
 
 
 def oracle(release: Release, request: Request, rows: list[int]) -> list[str]:

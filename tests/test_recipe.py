@@ -28,6 +28,7 @@ from zhiyin.learning.optimizers import Optimizer
 from zhiyin.models.dssm import DSSM
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise
+from zhiyin.ranges import Choice, Range
 from zhiyin.recipe import TABLES, Recipe
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
@@ -77,6 +78,10 @@ use = "losses:FullSoftmax"
 [training]
 epochs = 3
 
+[sweep]
+model.dim = [16, 32]
+optimizer.lr = { low = 1e-4, high = 1e-2, log = true }
+
 [index]
 use = "exact:Exact"
 
@@ -86,9 +91,6 @@ overlap = 0.9
 [store]
 use = "memory:Memory"
 keep = 9
-
-[stream]
-batch = 9
 
 [online]
 ask = ["deep", "trending"]
@@ -103,6 +105,9 @@ half_life = 7
 [online.channels.welcome]
 use = "listed:Listed"
 items = ["i1", "i2"]
+
+[stream]
+batch = 9
 
 [service]
 port = 9000
@@ -139,14 +144,15 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     )
     assert recipe.splitter == TimeCut(7.0, 7.0, "days")
     assert recipe.plan == Plan(DSSM(dim=32), WholeCatalogue(), FullSoftmax(), Optimizer(), Training(epochs=3))
+    assert recipe.ranges == {"model.dim": Choice((16, 32)), "optimizer.lr": Range(1e-4, 1e-2, log=True)}
     assert recipe.index == Exact()
     assert recipe.promise == Promise(overlap=0.9)
     assert recipe.store == Memory(keep=9)
-    assert recipe.stream == Stream(batch=9)
     assert recipe.online == Online(
         ("deep", "trending"), Quota({"deep": 9, "trending": 1}), "welcome", 30.0,
         {"trending": Popular(half_life=7), "welcome": Listed(("i1", "i2"))},
     )  # fmt: skip
+    assert recipe.stream == Stream(batch=9)
     assert recipe.service == Service(port=9000)
 
 
@@ -156,11 +162,12 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     assert recipe.source == Source(tmp_path / "log.csv")
     assert recipe.schema == Schema()
     assert recipe.splitter == LeaveLastOut()
+    assert recipe.ranges == {}
     assert recipe.index == HNSW()
     assert recipe.promise == Promise()
     assert recipe.store == LMDB(path=tmp_path / "recipe" / "store")
-    assert recipe.stream == Stream()
     assert recipe.online == Online(("deep",), RRF(60), "popular", 0.0, {})
+    assert recipe.stream == Stream()
     assert recipe.service == Service()
     plan = Recipe.read(written(tmp_path, LEAST + '[model]\nuse = "youtube_dnn:YouTubeDNN"\n')).plan
     assert plan == Plan(YouTubeDNN(), Mixed(), SampledSoftmax(), Optimizer(), Training())
@@ -182,6 +189,22 @@ def test_paths_are_beside_the_recipe_wherever_one_stands(tmp_path: Path, monkeyp
     assert recipe.home.resolve() == tmp_path / "recipe"
     monkeypatch.chdir("/")
     assert recipe.source.events.resolve() == tmp_path / "log.csv"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    text = 'home = "~/out"\n[data]\nevents = "~/logs/*.csv"\nitems = "~/items.csv"\nusers = "a~b.csv"\n'
+    recipe = Recipe.read(written(tmp_path, text + '[store]\nuse = "lmdb:LMDB"\npath = "~/kept"\n'))
+    ada = Path("/home/ada")
+    assert (recipe.home, recipe.source.events, recipe.source.items) == (
+        ada / "out", ada / "logs" / "*.csv", ada / "items.csv"
+    )  # fmt: skip
+    assert recipe.source.users == tmp_path / "a~b.csv"
+    assert isinstance(recipe.store, LMDB)
+    assert recipe.store.path == ada / "kept"
+    assert refusal(tmp_path, '[data]\nevents = "~nobody-of-that-name/log.csv"\n') == (
+        "recipe.toml: there is no home folder ~nobody-of-that-name"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ from zhiyin.screen import (
     candidates_table,
     comparison_table,
     data_sets_table,
+    index_name,
+    index_table,
     profile_table,
     release_words,
     releases_table,
@@ -30,6 +33,10 @@ from zhiyin.screen import (
     slices_table,
     stored_words,
     training_bar,
+    trial_words,
+    trials_table,
+    tuned_words,
+    tuning_table,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +128,7 @@ def init(
         raise SpecError("a recipe is there already", where=str(out), remedy="Give another --out, or --force.")
     with console.status("looking at your files"):
         guess = inspect(events, items, users, user=user or None, item=item or None, time=time or None)
-    out.write_text(recipe_text(guess, out.stem))
+    out.write_text(recipe_text(guess, out.stem, out.parent))
     if as_json:
         print(json.dumps({"recipe": str(out)}))
     name = escape(str(out))
@@ -154,7 +161,7 @@ def data(
         bar.update(task, total=1, completed=1)
     recipe = folder / "recipe.toml"
     guess = inspect(found.events, found.items, found.users, time_unit=found.time_unit)
-    recipe.write_text(recipe_text(guess, name))
+    recipe.write_text(recipe_text(guess, name, folder))
     if as_json:
         print(json.dumps({"events": str(found.events), "recipe": str(recipe)}))
     say(console, f"wrote {folder}/: next, run  zhiyin fit {recipe}")
@@ -176,6 +183,10 @@ def prepare(
 def fit(
     recipe: RecipePath,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run instead of going on with it.")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from an earlier run's weights: its recipe (this one, after an append)."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +200,8 @@ def fit(
         _prepare(read, as_json=False)
     with training_bar(console) as watch:
         looked = Looked(watch)
-        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile)
+        earlier = None if start is None else _recipe(start).run
+        fitted = pipeline.fit(read, looked, fresh=fresh, profile=profile, start=earlier)
     if profile and looked.last is not None:
         console.print(profile_table(looked.last))
     if console.quiet:
@@ -200,6 +212,48 @@ def fit(
     else:
         say(console, f"best at step {fitted.step:,}: validation {measure} {fitted.recall:.4f}   →  {read.run}")
         say(console, f"next: zhiyin evaluate {recipe}, or zhiyin publish {recipe}")
+
+
+@app.command(epilog="Example: `zhiyin sweep recipe.toml --trials 30`")
+def sweep(
+    recipe: RecipePath,
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.", min=1)] = 20,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so long, to be gone on with; 0: when all trials are done.", min=0)
+    ] = 0.0,
+    sampler: Annotated[str, typer.Option(help="How values are drawn: 'tpe' or 'random'.")] = "tpe",
+    seed: Annotated[int, typer.Option(help="Of the draws; trials train with the recipe's own.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the trials of earlier calls.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the ranges of `[sweep]` for better settings, judged on validation, and write the best as a recipe. A sweep
+    that was interrupted goes on where it stood."""
+    from zhiyin.sweep import sweep as search
+
+    if sampler not in ("tpe", "random"):
+        raise SpecError(f"--sampler {sampler}", expected="'tpe' or 'random'")
+    read = _recipe(recipe)
+    _ = read.plan
+    with console.status("preparing") as status:
+        watch, told = trial_words(console, status.update, trials)
+        found = search(
+            read,
+            trials=trials,
+            minutes=minutes,
+            sampler="random" if sampler == "random" else "tpe",
+            seed=seed,
+            fresh=fresh,
+            watch=watch,
+            told=told,
+        )
+    if as_json:
+        print(json.dumps({"recipe": found.recipe and str(found.recipe), "trials": [asdict(t) for t in found.ranked]}))
+        return
+    console.print(trials_table(found.ranked, f"recall@{read.plan.training.measure}"))
+    if found.recipe:
+        say(console, f"next: zhiyin fit {escape(str(found.recipe))}")
+    if len(found.trials) < trials:
+        say(console, f"{len(found.trials)} of {trials} trials: the same command goes on")
 
 
 @app.command(epilog="Example: `zhiyin evaluate recipe.toml --report`")
@@ -264,6 +318,42 @@ def compare(
     )
 
 
+@app.command(epilog="Example: `zhiyin tune recipe.toml --overlap 0.99 -k 500`")
+def tune(
+    recipe: RecipePath,
+    release: Annotated[
+        str | None, typer.Option(help="Tune for a published release's vectors ('live', or its id), not the run's.")
+    ] = None,
+    overlap: Annotated[float | None, typer.Option(help="The share of the exact top k to be found.")] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="How many candidates a search is for.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="The most an index may hold beside the vectors.")] = None,
+    build_seconds: Annotated[float | None, typer.Option(help="The longest that one build may take.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="The longest that all of it may take.")] = None,
+    threads: Annotated[int | None, typer.Option(help="How many search at once when they are timed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sample, the split of the queries and the k-means.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the fastest index that finds enough, by measuring on your vectors with held-out users, and print its
+    `[index]` table. What an option does not say, the recipe's `[index]` does, if it is `auto:Auto`."""
+    from zhiyin import pipeline
+
+    said = {"overlap": overlap, "k": k, "memory_mb": memory_mb, "build_seconds": build_seconds}
+    said |= {"seconds": seconds, "threads": threads, "seed": seed}
+    changes = {name: value for name, value in said.items() if value is not None}
+    read, asked = _recipe(recipe), "" if release == "live" else release
+    with console.status("tuning") as status:
+        tuned = pipeline.tune(read, changes, asked, lambda words: status.update(f"tuning: {escape(words)}"))
+    table = index_table(tuned.measured["chosen"]["index"])
+    if as_json:
+        print(json.dumps({"recipe": table, **tuned.measured}))
+        return
+    console.print(tuning_table(tuned.measured))
+    for one in tuned.measured["left_out"]:
+        say(console, f"left out: {index_name(one['index'])}: {one['why']}", style="dim")
+    say(console, tuned_words(tuned.measured))
+    print(table)
+
+
 @app.command(epilog="Example: `zhiyin publish recipe.toml`")
 def publish(
     recipe: RecipePath,
@@ -278,8 +368,8 @@ def publish(
     read = _recipe(recipe)
     pipeline.trained(read)
     loaded = _load(read) if load and not _forgets(read) else {}  # first: a release goes live with its cards there
-    with console.status("building, opening and proving the release"):
-        release = pipeline.publish(read)
+    with console.status("building the release") as status:
+        release = pipeline.publish(read, watch=lambda words: status.update(f"building the release: {escape(words)}"))
     if as_json:
         print(json.dumps({"release": release.id, "proof": release.manifest["proof"], "loaded": loaded}))
         return
@@ -495,8 +585,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:
-    from dataclasses import asdict
-
     from zhiyin import pipeline
 
     with console.status("preparing") as status:

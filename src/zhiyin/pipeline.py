@@ -2,21 +2,25 @@
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zhiyin.data import sources
+from zhiyin.data import origin, sources
 from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.data.tables import Column, Table
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError, SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
@@ -31,6 +35,8 @@ from zhiyin.stores.redis import Redis
 if TYPE_CHECKING:
     from zhiyin.evaluation.report import Measured, Report
     from zhiyin.evaluation.saved import Comparison
+    from zhiyin.indexes.base import Vectors
+    from zhiyin.indexes.tune import Tuned
     from zhiyin.learning.fit import Fitted, Progress
     from zhiyin.learning.scoring import TowerScorer
 
@@ -64,26 +70,32 @@ def fit(
     *,
     fresh: bool = False,
     profile: bool = False,
+    start: Path | None = None,
 ) -> "Fitted":
     """Train; go on where an interrupted run stood, unless `fresh`. Prepares the data first if that was not done (not
-    under torchrun: prepare first). `profile`: tell `watch` where the time goes."""
+    under torchrun: prepare first). `profile`: tell `watch` where the time goes. `start`: the folder of a run whose
+    weights a new run begins with, after files were appended. Raises `DataError` where the recipe's [data] is not what
+    was prepared."""
     plan = recipe.plan
     from zhiyin.learning import fit as learning
+    from zhiyin.learning.earlier import Earlier
     from zhiyin.learning.journal import Journal
 
     if not (recipe.prepared / "manifest.json").exists() and "WORLD_SIZE" not in os.environ:
         prepare(recipe)
+    origin.refuse_other(recipe.source, recipe.prepared)
     data, split = opened(recipe)
     schema = recipe.schema.fit(data, split)
-    if fresh:
-        (recipe.run / "log.jsonl").unlink(missing_ok=True)
-    with Journal(recipe.run) as journal:
+    earlier = None if start is None else Earlier.open(start)
+    if earlier is not None:
+        schema = schema.onward(earlier.schema)
+    with Journal(recipe.run, fresh=fresh) as journal:
 
         def look(progress: "Progress") -> None:
             journal.write(progress)
             watch(progress)
 
-        return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile)
+        return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile, start=earlier)
 
 
 def evaluate(
@@ -113,7 +125,9 @@ def show(
     at = _measure(recipe, part, ks, every_baseline)
     named, category = _category(at.fitted.schema, at.data, slices)
     traits = None if category is None else one_hot(category)
-    document = analyse(at.measured, at.data, at.split, columns=slices, traits=traits)
+    features = (*at.fitted.schema.user, *at.fitted.schema.item)
+    separators = {one.column or one.name: one.separator for one in features if isinstance(one, Bag)}
+    document = analyse(at.measured, at.data, at.split, columns=slices, separators=separators, traits=traits)
     document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
     vectors = at.scorer.items.cpu().numpy()
     document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named)
@@ -199,22 +213,22 @@ def _index_part(recipe: Recipe, at: _Evaluation, k: int) -> dict[str, Any] | Non
     return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k)
 
 
-def publish(recipe: Recipe, now: datetime | None = None) -> Release:
-    """The trained model becomes the live release."""
+def publish(recipe: Recipe, now: datetime | None = None, watch: Callable[[str], None] = lambda words: None) -> Release:
+    """The trained model becomes the live release; `watch` is told what is being done."""
     fitted = trained(recipe)
     import torch
 
-    from zhiyin.learning.examples import Examples
     from zhiyin.publish import publish as build
 
     now, index = now or datetime.now(UTC), recipe.index
+    if isinstance(index, Auto):
+        index = index.after(_training_seconds(recipe))
     data, split = opened(recipe)
-    examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
+    examples = fitted.examples(data, torch.device("cpu"))
     return build(
         fitted.model,
         fitted.schema,
         data,
-        items=examples.items(),
         sample=examples.queries(_sample(split.test, max(recipe.promise.queries, TUNED_WITH * isinstance(index, Auto)))),
         popular=np.argsort(-np.bincount(data.events.items, minlength=len(data.items)), kind="stable").astype(np.int32),
         index=index,
@@ -223,6 +237,8 @@ def publish(recipe: Recipe, now: datetime | None = None) -> Release:
         facts=_facts(recipe, fitted, split, now),
         promise=recipe.promise,
         tables=_tables(recipe, data, split),
+        watch=watch,
+        nameless=fitted.nameless,
     )
 
 
@@ -245,6 +261,71 @@ def _tables(recipe: Recipe, data: Prepared, split: Split) -> dict[str, Arrays]:
             if name in recipe.online.channels:
                 raise error.at(f"online.channels.{name}") from None
     return {name: arrays for name, arrays in tables.items() if arrays}
+
+
+def tune(
+    recipe: Recipe,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    release: str | None = None,
+    watch: Callable[[str], None] = lambda words: None,
+) -> "Tuned":
+    """The fastest index that reaches the recipe's goal (its `[index]` where that is `auto:Auto`, else what `Auto` says
+    of itself), with `changes` to it: measured on the trained model's vectors, or on those of a published `release` (its
+    id; "" is the live one), with held-out users'. `watch` is told what is being tried. Nothing is kept.
+    """
+    from zhiyin.indexes.tune import tune as search
+
+    goal = recipe.index if isinstance(recipe.index, Auto) else Auto()
+    goal = replace(goal, **changes).after(_training_seconds(recipe))
+    with tempfile.TemporaryDirectory(prefix="zhiyin-tune-") as folder:
+        watch("vectors of items and held-out users")
+        if release is None:
+            vectors, users = _trained_vectors(recipe, Path(folder))
+        else:
+            vectors, users = _published_vectors(recipe, release)
+        return search(vectors, users.reshape(-1, users.shape[-1]), goal, watch)
+
+
+def _trained_vectors(recipe: Recipe, folder: Path) -> tuple["Vectors", "Vectors"]:
+    """[m, d] the trained model's item vectors, in a file in `folder`, and [n, h, d] held-out users'."""
+    fitted = trained(recipe)
+    import torch
+
+    from zhiyin.models.catalogue import item_blocks, item_vectors, write_vectors
+
+    data, split = opened(recipe)
+    model = fitted.model.cpu().eval()
+    blocks = item_blocks(fitted.schema, data, nameless=fitted.nameless)
+    vectors = write_vectors(partial(item_vectors, model), blocks, len(data.items), folder / "vectors.npy")
+    examples = fitted.examples(data, torch.device("cpu"))
+    with torch.inference_mode():
+        return vectors, model.user_vectors(examples.queries(_sample(split.test, TUNED_WITH))).numpy()
+
+
+def _published_vectors(recipe: Recipe, id: str) -> tuple["Vectors", "Vectors"]:
+    """The same of a release, whose own user tower sees the histories in its own rows."""
+    release = Releases(recipe.releases).open(id)
+    import torch
+
+    from zhiyin.learning.examples import Examples
+
+    data, split = opened(recipe)
+    examples = Examples(data, release.schema, end=split.end, device=torch.device("cpu"))
+    queries = examples.queries(_sample(split.test, TUNED_WITH))
+    rows = np.append(release.items.rows(data.items.ids()), np.int32(UNKNOWN))  # the last is what UNKNOWN points at
+    history = rows.astype(np.int64)[queries.history.numpy()]
+    columns = {name: column.numpy() for name, column in queries.columns.items()}
+    return release.vectors, release.user_tower({"history": history, **columns})
+
+
+def _training_seconds(recipe: Recipe) -> float:
+    """How long the recipe's run has taken, by what its log says of its speed; 0 without one."""
+    log, seconds, before = recipe.run / "log.jsonl", 0.0, 0
+    for line in log.read_text().splitlines() if log.exists() else ():
+        look = json.loads(line)
+        seconds += max(0, look["step"] - before) * recipe.plan.training.batch_size / look["examples_per_second"]
+        before = look["step"]
+    return seconds
 
 
 Watch = Callable[[str, int, int], None]

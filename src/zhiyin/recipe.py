@@ -1,5 +1,7 @@
 """The recipe: one TOML file that says all of it. Tables are the specs of the stages they are named after."""
 
+import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
+from zhiyin.ranges import Ranges, parse
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
 from zhiyin.stores.base import StoreSpec
@@ -35,11 +38,12 @@ TABLES = {
     "loss": "how",
     "optimizer": "step sizes",
     "training": "how long, how much at a time",
+    "sweep": "what `zhiyin sweep` searches",
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
-    "stream": "events that come through Redis, without HTTP",
     "online": "which channels find candidates, and how they are merged",
+    "stream": "events that come through Redis, without HTTP",
     "service": "the HTTP endpoint",
 }
 
@@ -83,7 +87,7 @@ class Recipe:
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
         _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.stream
-        _ = recipe.service, recipe.online
+        _ = recipe.online, recipe.service, recipe.ranges
         return recipe
 
     @property
@@ -128,12 +132,16 @@ class Recipe:
 
     @property
     def index(self) -> IndexSpec | Auto:
-        """`index = "auto"` stands for the table `[index]` with `use = "auto:Auto"`: publish tunes one."""
+        """`index = "auto"` stands for the table `[index]` with `use = "auto:Auto"`: publish tunes one. Its paths are
+        relative to the recipe, and absolute in a release."""
         if self.tables.get("index") == "auto":
             return Auto()
         tuned = "index" in self.tables and self._table("index").get("use") == AUTO
-        index: IndexSpec | Auto = self._used("index", "zhiyin.indexes", object if tuned else IndexSpec, HNSW())
-        return index
+        index: Any = self._used("index", "zhiyin.indexes", object if tuned else IndexSpec, HNSW())
+        resolved: IndexSpec | Auto = replace(
+            index, **{n: self._resolve(p).absolute() for n, p in spec.paths(index).items()}
+        )
+        return resolved
 
     @property
     def promise(self) -> "Promise":
@@ -154,16 +162,22 @@ class Recipe:
         return resolved
 
     @property
-    def stream(self) -> Stream:
-        return self._build(Stream, "stream")
-
-    @property
     def online(self) -> Online:
         return self._build(Online, "online")
 
     @property
+    def stream(self) -> Stream:
+        return self._build(Stream, "stream")
+
+    @property
     def service(self) -> Service:
         return self._build(Service, "service")
+
+    @property
+    def ranges(self) -> Ranges:
+        """What a sweep searches; empty without `[sweep]`."""
+        ranges: Ranges = self._at(lambda: parse(self._table("sweep")))
+        return ranges
 
     @property
     def prepared(self) -> Path:
@@ -177,8 +191,21 @@ class Recipe:
     def releases(self) -> Path:
         return self.home / "releases"
 
+    def text(self) -> str:
+        """The recipe as TOML, a line for each key."""
+        plain = {name: value for name, value in self.tables.items() if not isinstance(value, Mapping)}
+        lines = [f"{_key(name)} = {_toml(value)}" for name, value in plain.items()]
+        for name, table in self.tables.items():
+            if name not in plain:
+                lines += ["", f"[{_key(name)}]", *(f"{_key(key)} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
     def _resolve(self, path: Path) -> Path:
-        return path if path.is_absolute() else self.path.parent / path
+        """`~` is a home folder; relative paths begin at the recipe. Raises `SpecError` for the home of nobody."""
+        try:
+            return self.path.parent / path.expanduser()
+        except RuntimeError:
+            raise SpecError(f"there is no home folder {path.parts[0]}", where=self.path.name) from None
 
     def _build(self, kind: type[spec.Spec], name: str) -> spec.Spec:
         table = self._table(name)
@@ -213,3 +240,20 @@ class Recipe:
             return make()
         except SpecError as error:
             raise error.at(self.path.name) from None
+
+
+def _toml(value: object) -> str:
+    """A value as TOML writes it within a line."""
+    if isinstance(value, Mapping):
+        return (
+            "{ " + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + " }" if value else "{}"
+        )
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)

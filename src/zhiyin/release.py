@@ -33,9 +33,9 @@ from zhiyin import spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.patch import Patch
 from zhiyin.data.vocabulary import UNKNOWN, Ids, Rows, Vocabulary
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SearchError, SpecError
 from zhiyin.features.schema import Schema
-from zhiyin.indexes.base import Searchable, Vectors
+from zhiyin.indexes.base import HostedSpec, Searchable, Vectors
 from zhiyin.indexes.grown import Grown
 
 FORMAT = 2
@@ -43,6 +43,7 @@ FORMAT = 2
 
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
+INDEX = "index.bin"
 ATTRIBUTES = "attributes.arrow"
 CHANNELS = "channels"
 
@@ -51,11 +52,12 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Tower:
-    """A tower in ONNX, run on one thread: arrays in, vectors out. Safe from many threads at once."""
+    """A tower in ONNX: arrays in, vectors out. Safe from many threads at once. `threads`: that one call takes; a second
+    costs a request's tail more than it gains, a whole catalogue takes all there are (0)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # a second thread costs the tail more than it gains
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
@@ -150,7 +152,7 @@ class Release:
             spec.build(Schema, manifest["schema"], f"{folder / MANIFEST} schema"),
             Tower(folder / "user_tower.onnx"),
             Tower(folder / "item_tower.onnx"),
-            index.load(folder / "index.bin", vectors),
+            index.load(folder / INDEX, vectors),
             vectors,
             np.load(folder / "popular.npy"),
             manifest,
@@ -258,7 +260,8 @@ class Releases:
         self.swap(id)
 
     def swap(self, id: str) -> None:
-        """`point`, for a release that has just proved itself."""
+        """`point`, for a release that has just proved itself. Raises `ReleaseError`, beside `OSError`, where it is live
+        but the alias in a database did not follow."""
         hidden = self.root / f".{CURRENT}.{os.urandom(4).hex()}"
         try:
             with hidden.open("w") as file:
@@ -269,6 +272,7 @@ class Releases:
         finally:
             hidden.unlink(missing_ok=True)
         sync_folder(self.root)
+        self._follow(id)
 
     def roll_back(self) -> str:
         """Make the release before the live one live, and say which. Raises `ReleaseError` when it is the oldest, and
@@ -283,16 +287,47 @@ class Releases:
         return older[-1]
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` releases and the live one; say which went."""
+        """Remove all but the newest `keep` releases and the live one; say which went. Raises `SearchError` where one
+        cannot be taken from the server that its index lives in: the next prune tries again."""
         for leftover in self.root.glob(".pruned-*"):
-            shutil.rmtree(leftover)  # a prune was killed here
+            remove(leftover)  # a prune was killed here
         live = self.current()
         gone = [id for id in self.ids()[: -keep or None] if id != live]
         for id in gone:
             hidden = self.root / f".pruned-{id}"
             (self.root / id).rename(hidden)  # a half-removed release is never seen
-            shutil.rmtree(hidden)
+            remove(hidden)
         return gone
+
+    def _follow(self, id: str) -> None:
+        hosted = hosted_index(self.root / id)
+        try:
+            if hosted is not None:
+                hosted.went_live(self.root / id / INDEX)
+        except SearchError as error:
+            raise ReleaseError(
+                f"'{id}' is live, but the alias of its index did not follow ({error})",
+                where=str(self.root),
+                remedy=f"`zhiyin rollback RECIPE --to {id}` tries again. The service does not need the alias.",
+            ) from None
+
+
+def hosted_index(folder: Path) -> HostedSpec | None:
+    """The spec of a release's index, where that lives in a server. None for a release that cannot be read."""
+    try:
+        index = spec.used_build(read_manifest(folder)["index"], "zhiyin.indexes")
+    except (ReleaseError, SpecError):
+        return None
+    return index if isinstance(index, HostedSpec) else None
+
+
+def remove(folder: Path) -> None:
+    """Remove a release that nobody can see any more, and what its index has on a server. Raises `SearchError`, and
+    leaves the folder, while that server cannot be reached."""
+    hosted = hosted_index(folder)
+    if hosted is not None:
+        hosted.retire(folder / INDEX)
+    shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:

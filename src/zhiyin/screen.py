@@ -1,5 +1,6 @@
 """What the command line and the demo show a person, on a terminal of 80 columns or in a file."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from zhiyin.evaluation.saved import Comparison
     from zhiyin.learning.fit import Progress as Training
     from zhiyin.release import Release
+    from zhiyin.trials import Trial
 
 PIPE_WIDTH = 120
 """Columns that a table may take where there is no terminal and COLUMNS does not say."""
@@ -100,6 +102,39 @@ def profile_table(training: "Training") -> Table:
     return table
 
 
+def trial_words(
+    console: Console, status: Callable[[str], None], trials: int
+) -> tuple[Callable[[int, Mapping[str, Any], "Training"], None], Callable[["Trial"], None]]:
+    """What a sweep is watched by: where its trial stands, and a line for each that is finished."""
+
+    def watch(number: int, values: Mapping[str, Any], training: "Training") -> None:
+        best = f", best recall {training.best:.4f}" if training.best >= 0 else ""
+        status(f"trial {number + 1} of {trials}: epoch {training.epoch:.1f}{best}  {escape(_settings(values))}")
+
+    def told(trial: "Trial") -> None:
+        recall = "" if trial.recall is None else f" {trial.recall:.4f}"
+        why = f": {trial.words}" if trial.words else ""
+        say(console, f"trial {trial.number}: {trial.state}{recall}  {escape(_settings(trial.values) + why)}")
+
+    return watch, told
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {_cell(value)}" for path, value in values.items())
+
+
+def trials_table(ranked: Sequence["Trial"], measure: str, most: int = 10) -> Table:
+    """The best trials, their values, and how long they took."""
+    paths = list(ranked[0].values) if ranked else []
+    table = Table("trial", measure, *map(escape, paths), "seconds", "", box=None)
+    for one in ranked[:most]:
+        recall = "" if one.recall is None else f"{one.recall:.4f}"
+        cells = [escape(_cell(one.values[path])) for path in paths]
+        state = "" if one.state == "complete" else one.state
+        table.add_row(str(one.number), recall, *cells, f"{one.seconds:,.0f}", state)
+    return table
+
+
 def candidates_table(answer: dict[str, Any]) -> Table:
     """An answer of the service, for a person: rank, item, score, and its card."""
     names = list(dict.fromkeys(name for c in answer["candidates"] for name in (c.get("card") or {})))[:4]
@@ -175,6 +210,44 @@ def release_words(release: "Release") -> str:
     return (
         f"release [bold]{release.id}[/] is live: {len(release.items):,} items, towers within {proof['parity']:.0e} of "
         f"the trained ones, index overlap@{proof['k']} {proof['overlap']:.4f}"
+    )
+
+
+def index_name(table: Mapping[str, Any]) -> str:
+    """An index in a few words: "IVFFlat, nprobe 24"."""
+    rest = [f"{key} {value}" for key, value in table.items() if key != "use"]
+    return ", ".join([table["use"].partition(":")[2], *rest])
+
+
+def index_table(table: Mapping[str, Any]) -> str:
+    """An index as a recipe says it."""
+    return "\n".join(["[index]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())])
+
+
+def tuning_table(measured: Mapping[str, Any]) -> Table:
+    """What was measured on the whole catalogue, the fastest first: the chosen index (●), how it does with less effort
+    and with more, and its rivals at the least effort that reaches the target."""
+    chosen = measured["chosen"]
+    table = Table("index", f"overlap@{measured['target']['k']}", "queries/s", "µs", box=None)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    points = {index_name(one["index"]): one for one in (*measured["catalogue"], *measured["curve"], chosen)}
+    for name, one in sorted(points.items(), key=lambda pair: -float(pair[1]["queries_per_second"])):
+        speed = one["queries_per_second"]
+        each = 1e6 * measured["target"]["threads"] / speed
+        mark = "● " if one is chosen else "  "
+        table.add_row(mark + name, f"{one['overlap']:.4f}", f"{speed:,.0f}", f"{each:,.0f}")
+    return table
+
+
+def tuned_words(measured: Mapping[str, Any]) -> str:
+    """What tuning came to, in a sentence."""
+    chosen, target = measured["chosen"], measured["target"]
+    return (
+        f"[bold]{index_name(chosen['index'])}[/] finds {chosen['overlap']:.4f} of the exact top {target['k']} "
+        f"(target {target['overlap']}; {chosen['held_out_overlap']:.4f} on {chosen['held_out_queries']:,} queries that "
+        f"had no part in choosing it), builds in {chosen['build_seconds']:.0f} s; tuning took "
+        f"{measured['seconds']:.0f} s. For the recipe:"
     )
 
 

@@ -65,7 +65,7 @@ def test_a_newer_format_is_refused(data: Prepared, tmp_path: Path) -> None:
 def test_the_manifest_counts(data: Prepared, tmp_path: Path) -> None:
     data.save(tmp_path / "prepared")
     manifest = json.loads((tmp_path / "prepared" / "manifest.json").read_text())
-    assert manifest == {"format": FORMAT, "users": 40, "items": 60, "events": 480, "clock": True}
+    assert manifest == {"format": FORMAT, "users": 40, "items": 60, "events": 480, "clock": True, "lineage": ""}
 
 
 # small logs that are right all the same

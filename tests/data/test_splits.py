@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from zhiyin import spec
 from zhiyin.data.events import EventLog
-from zhiyin.data.splits import DAY, HeldOut, LeaveLastOut, Split, Splitter, TimeCut
+from zhiyin.data.splits import DAY, HeldOut, LeaveLastOut, Marked, Split, Splitter, TimeCut
+from zhiyin.data.tables import Table
 from zhiyin.errors import DataError, SpecError
 
 SPLITTERS: list[Splitter] = [one for one in spec.examples("zhiyin.data") if hasattr(one, "split")]
@@ -222,3 +223,45 @@ def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError) as caught:
         TimeCut(**settings)
     assert str(caught.value) == words
+
+
+def marked(events: list[tuple[int, int]], parts: list[str]) -> EventLog:
+    users, times = (np.array([event[i] for event in events], np.int64) for i in range(2))
+    items = np.arange(len(events), dtype=np.int32)
+    return EventLog.of(users.astype(np.int32), items, times, user_count=5, columns=Table.of({"part": parts}))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=5), st.floats(0.05, 0.95))
+def test_marked_events_are_the_test_and_a_share_of_the_others_validation(
+    counts: list[tuple[int, int]], share: float
+) -> None:
+    events = [(user, place) for user, (others, tests) in enumerate(counts) for place in range(others + tests)]
+    parts = [part for others, tests in counts for part in ["learn"] * others + ["held"] * tests]
+    try:
+        split = Marked("part", "held", share).split(log := marked(events, parts), False)
+    except DataError:
+        enough = any(others > 1 and round(others * share) for others, _ in counts)
+        assert not (enough and any(tests for _, tests in counts))
+        return
+    check(log, split)
+    assert sorted(event for run in targets(split.test) for event in run) == [
+        place for place, part in enumerate(parts) if part == "held"
+    ]
+    kept = [min(round(others * share), max(others - 1, 0)) for others, _ in counts]
+    assert [len(run) for run in targets(split.validation)] == [count for count in kept if count]
+    assert len(split.train) == sum(others for others, _ in counts) - sum(kept)
+
+
+def test_what_marked_cannot_split() -> None:
+    events = [(0, 0), (0, 1), (0, 2), (0, 3)]
+    log = marked(events, ["learn", "learn", "held", "learn"])
+    with pytest.raises(DataError, match="1 events of the test are followed by others of their user"):
+        Marked("part", "held").split(log, False)
+    with pytest.raises(DataError, match=r"no column 'prat' \(did you mean 'part'\?\).*data.columns = \[\"prat\"\]"):
+        Marked("prat").split(log, False)
+    with pytest.raises(DataError, match="no event's part is 'test'"):
+        Marked("part").split(log, False)
+    with pytest.raises(DataError, match="nothing is left to learn from"):
+        Marked("part", "held", 0.1).split(marked(events, ["learn", "learn", "learn", "held"]), False)
+    with pytest.raises(SpecError, match="1; expected a share between 0 and 1"):
+        Marked(validation=1)

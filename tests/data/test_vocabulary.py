@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from zhiyin.data import murmur, vocabulary
-from zhiyin.data.vocabulary import UNKNOWN, Vocabulary
+from zhiyin.data.vocabulary import UNKNOWN, Grown, Vocabulary
 from zhiyin.errors import DataError
 
 texts = st.lists(st.text(max_size=40), unique=True, max_size=30)
@@ -125,3 +125,17 @@ def test_hashes_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
     (tmp_path / "words" / "murmur.npy").rename(tmp_path / "words" / "other.npy")
     with pytest.raises(DataError, match=r"hashed in no way known here; expected murmur.npy or hashes.npy.*Upgrade"):
         Vocabulary.open(tmp_path / "words")
+
+
+def test_a_grown_one_goes_on_after_its_own_and_never_changes() -> None:
+    later, names = {"c": 2, "知": 3}, ["c", "知"]
+    grown = Grown(Vocabulary.of(["a", "b"]), later, names)
+    later["d"] = 4
+    names.append("d")
+    assert grown.rows(["知", "a", "d", "", "c", "b"]).tolist() == [3, 0, UNKNOWN, UNKNOWN, 2, 1]
+    assert grown.ids(np.array([3, 0, 2, 1])) == ["知", "a", "c", "b"]
+    assert grown.ids() == ["a", "b", "c", "知"]
+    assert ("c" in grown, "d" in grown, 2 in grown, len(grown)) == (True, False, False, 4)
+    with pytest.raises(IndexError, match="row 4 is not in a vocabulary of 4 ids"):
+        grown.ids([1, 4])
+    assert Grown(Vocabulary.of(["a", "b"]), later, names).rows(["d"]).tolist() == [4]

@@ -69,6 +69,17 @@ def test_tags_overlap() -> None:
     }
 
 
+def test_text_with_several_values_is_sliced_by_each() -> None:
+    column = np.array(["Drama|Crime", "Crime", "", None, "Drama | Drama"], object)
+    found = column_slice("genres", "items", column)
+    assert {name: part.tolist() for name, part in found.parts.items()} == {
+        "Crime": [True, True, False, False, False],
+        "Drama": [True, False, False, False, True],
+        "other": [False, False, True, True, False],
+    }
+    assert list(column_slice("genres", "items", np.array(["a;b|c", "a"], object), ";").parts) == ["a", "b|c"]
+
+
 def test_numbers_fall_into_quarters() -> None:
     found = column_slice("price", "items", np.r_[np.arange(100.0), np.nan])
     assert sizes(found) == [25, 25, 25, 25, 1]
@@ -80,9 +91,9 @@ def test_columns_are_found_by_name_and_a_wrong_one_names_the_nearest() -> None:
     starts = LeaveLastOut().split(data.events, True).test.starts
     users = data.events.users[starts][::-1]
     table = Table.of({"country": ["cn", "fr", "fr", "ke"]})
-    found = named_slices(["country", "title"], table, data.item_table, users)
+    found = named_slices(["country", "title"], table, data.item_table, users, {})
     assert [(one.name, one.of) for one in found] == [("user's country", "queries"), ("item's title", "items")]
     assert found[0].parts["fr"].tolist() == [False, True, True, False]
     assert found[0].parts["ke"].tolist() == [True, False, False, False]
     with pytest.raises(SpecError, match=r"no column 'county' \(did you mean 'country'\?\).*one of country, title"):
-        named_slices(["county"], table, data.item_table, users)
+        named_slices(["county"], table, data.item_table, users, {})

@@ -59,7 +59,6 @@ def main() -> None:
         YouTubeDNN(dim=8, hidden=(16,)).build(schema, len(data.items)),
         schema,
         data,
-        items=examples.items(),
         sample=examples.queries(split.test.starts),
         popular=np.arange(len(data.items), dtype=np.int32),
         index=HNSW(m=4, ef_construction=16, ef_search=32),

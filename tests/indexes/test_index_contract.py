@@ -1,6 +1,7 @@
 """What every index promises, run on every backend found in the package."""
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,8 @@ FLOOR = 0.85
 
 SPECS: list[IndexSpec] = [one for one in spec.examples("zhiyin.indexes") if isinstance(one, IndexSpec)]
 SHARES = [1.0, 0.1, 0.01, 0.001]
+
+Hosted = Callable[[IndexSpec], IndexSpec]
 
 
 def clustered(count: int, seed: int, dim: int = DIM) -> Vectors:
@@ -52,9 +55,8 @@ def same(one: Hits, other: Hits) -> bool:
 
 
 @pytest.fixture(scope="module", params=SPECS, ids=repr)
-def backend(request: pytest.FixtureRequest) -> IndexSpec:
-    found: IndexSpec = request.param
-    return found
+def backend(request: pytest.FixtureRequest, hosted: Hosted) -> IndexSpec:
+    return hosted(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def index(backend: IndexSpec) -> Index:
 
 def test_the_walk_finds_every_backend() -> None:
     names = {type(one).__name__ for one in SPECS}
-    assert names >= {"Exact", "HNSW", "IVFFlat", "IVFSQ8", "IVFPQ", "ScaNN"}
+    assert names >= {"Exact", "HNSW", "IVFFlat", "IVFSQ8", "IVFPQ", "ScaNN", "Milvus", "Qdrant"}
 
 
 def test_most_of_the_true_top_k_is_found(index: Index) -> None:
@@ -280,11 +282,13 @@ def test_a_truncated_or_foreign_file_is_refused_by_name(backend: IndexSpec, inde
 
 
 @pytest.mark.parametrize("other", SPECS, ids=lambda one: type(one).__name__)
-def test_another_backends_file_is_refused_by_name(backend: IndexSpec, other: IndexSpec, tmp_path: Path) -> None:
+def test_another_backends_file_is_refused_by_name(
+    backend: IndexSpec, other: IndexSpec, hosted: Hosted, tmp_path: Path
+) -> None:
     if type(other) is type(backend):
         return
     path = tmp_path / "other.bin"
-    other.build(VECTORS[:300]).save(path)
+    hosted(other).build(VECTORS[:300]).save(path)
     with pytest.raises(SearchError, match=r"other\.bin: not this backend's index"):
         backend.load(path, VECTORS[:300])
 

@@ -112,6 +112,9 @@ class Slow:
     def ladders(self, size: int, k: int) -> "tuple[tuple[Slow, ...], ...]":
         return (tuple(type(self)(effort) for effort in range(1, 101)),)
 
+    def with_cells(self, size: int, ratio: float) -> "Slow | None":
+        return None
+
     def memory(self, size: int, dim: int) -> int:
         return size * self.bytes
 
@@ -131,6 +134,28 @@ class Slow:
 
 class Fast(Slow):
     cost = 1.0
+
+
+@dataclass(frozen=True)
+class Celled(Slow):
+    """Takes longer the farther its cells are from the best number of them."""
+
+    cells: int = 16
+    wanted: ClassVar[int] = 4
+
+    @property
+    def cost(self) -> float:  # type: ignore[override]
+        return 1.0 + abs(float(np.log2(self.cells / self.wanted)))
+
+    def ladders(self, size: int, k: int) -> "tuple[tuple[Slow, ...], ...]":
+        return (tuple(replace(self, effort=effort) for effort in range(1, 101)),)
+
+    def with_cells(self, size: int, ratio: float) -> "Slow | None":
+        return replace(self, cells=round(self.cells * ratio)) if self.cells * ratio >= 1 else None
+
+
+class Finer(Celled):
+    wanted = 64
 
 
 class FastAndBig(Slow):
@@ -231,6 +256,44 @@ def test_an_overlap_that_is_uncertain_must_exceed_the_target() -> None:
     assert chosen["overlap"] - chosen["standard_error"] >= 0.9
 
 
+def test_queries_held_out_must_reach_the_target_too() -> None:
+    """Those that it is chosen with are easy here, those held out are hard."""
+    order = np.random.default_rng(0).permutation(150)
+    users = VECTORS[:150] * 3
+    users[order[1::2]] = USERS[order[1::2]]
+    chosen = tune(VECTORS, users, Auto(overlap=0.9, k=10), families=(IVFFlat,)).measured["chosen"]
+    assert 0.9 <= chosen["held_out_overlap"] < chosen["overlap"]
+
+
+def test_other_numbers_of_cells_are_tried_while_they_make_the_winner_faster() -> None:
+    """Four cells are best here: 16 → 8 → 4 is climbed, 2 is tried and refused."""
+    tuned = faked(Auto(overlap=0.8, seconds=1000), (Celled,))
+    assert tuned.spec == Celled(80, 4)
+    tried = {p["index"].get("cells", 16) for p in tuned.measured["catalogue"] if "Celled" in p["index"]["use"]}
+    assert tried == {16, 8, 4, 2}
+    assert tuned.measured["chosen"]["queries_per_second"] == pytest.approx(1000 / 80, rel=0.01)
+    more = faked(Auto(overlap=0.8, seconds=1000), (Finer,))
+    assert more.spec == Finer(80, 64)
+    short = faked(Auto(overlap=0.8, seconds=1000, build_seconds=0.011), (Finer,))
+    assert short.spec == Finer(80, 16)
+    assert whys(short) == {"Finer": "a build would take about 0 s"}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.__name__)
+def test_with_other_cells_a_kind_of_index_stays_what_it_is(family: Any) -> None:
+    first = family.candidates(100_000, 16, 0)[0]
+    if family is HNSW:
+        assert first.with_cells(100_000, 0.5) is None
+        return
+    half, twice = first.with_cells(100_000, 0.5), first.with_cells(100_000, 2.0)
+    cells = "leaves" if family is ScaNN else "nlist"
+    assert (getattr(half, cells), getattr(twice, cells)) == (632, 2530)
+    assert half.with_cells(100_000, 2.0) == replace(first, **{cells: 1264})
+    assert replace(half, **{cells: 0}) == first
+    assert first.with_cells(100_000, 0.01) is None
+    assert twice.with_cells(100_000, 2.0) is None
+
+
 @given(first=st.integers(0, 60), size=st.integers(1, 61))
 def test_least_effort_finds_the_first_rung_that_reaches(first: int, size: int) -> None:
     found = least_effort(range(size), lambda rung: (rung >= first, rung / 100))
@@ -322,7 +385,7 @@ def test_a_given_spec_is_built_and_nothing_is_tuned() -> None:
 
 
 def test_a_goal_out_of_range_is_refused() -> None:
-    for wrong in ({"overlap": 0.0}, {"overlap": 1.5}, {"k": 0}, {"threads": 0}, {"seconds": 0.0}, {"memory_mb": -1}):
+    for wrong in ({"overlap": 0.0}, {"overlap": 1.5}, {"k": 0}, {"threads": 0}, {"seconds": -1.0}, {"memory_mb": -1}):
         with pytest.raises(SpecError, match="expected"):
             Auto(**wrong)
     assert spec.used_build({"use": "auto:Auto", "overlap": 0.9}, "zhiyin.indexes") == Auto(overlap=0.9)

@@ -20,11 +20,13 @@ from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import LeaveLastOut, Split, TimeCut
 from zhiyin.data.tables import Table
+from zhiyin.data.vocabulary import Vocabulary
 from zhiyin.errors import DataError, SpecError, TrainingError
 from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge
-from zhiyin.learning.fit import Fitted, Plan, Progress, Training, choose_device, fit
+from zhiyin.learning.distributed import ALONE
+from zhiyin.learning.fit import RUN_LENGTH, Fitted, Plan, Progress, Training, TrainingRun, choose_device, fit
 from zhiyin.learning.hard import Impressions, Mined
 from zhiyin.learning.losses import FullSoftmax, SampledSoftmax
 from zhiyin.learning.negatives import CrossBatch, InBatch, Uniform, WholeCatalogue
@@ -271,6 +273,47 @@ def test_what_cannot_fit_is_refused_with_the_numbers(ring: tuple[Prepared, Split
         with pytest.raises(TrainingError, match=r"needs at least [\d.e+]+ [TG]B: .*free.*Lower training\.batch_size"):
             train(ring, tmp_path, plan(**parts))
         assert not list(tmp_path.iterdir())
+
+
+def test_a_user_of_a_million_events_is_learned_from_in_runs(tmp_path: Path) -> None:
+    """A batch of it is no larger than one of others'; `examples_per_user` keeps it from being most of an epoch."""
+    random = np.random.default_rng(0)
+    many, others = 1_000_000, 60
+    users = np.r_[np.zeros(many, np.int32), np.repeat(np.arange(1, others + 1, dtype=np.int32), 4)]
+    items = random.integers(500, size=len(users)).astype(np.int32)
+    events = EventLog.of(users, items, np.arange(len(users)), user_count=others + 1)
+    ids = [Vocabulary.of(map(str, range(count))) for count in (others + 1, 500)]
+    data = Prepared(ids[0], ids[1], events, Table.of({}, others + 1), Table.of({}, 500))
+    world = (data, LeaveLastOut().split(events, True))
+    for made, steps in ((plan(), 3906), (plan(Training(batch_size=256, examples_per_user=200)), 1)):
+        run = TrainingRun(made, *world, SCHEMA, tmp_path, ALONE, profile=False)
+        drafts = run.drafts()
+        one = next(drafts)
+        assert run.steps_per_epoch in (steps, steps + 1)
+        assert len(one.events) == 256
+        assert max(part.history.shape[1] for part in one.stretches) <= RUN_LENGTH + SCHEMA.history_length
+        assert torch.isfinite(run.take(one))
+        drafts.close()
+
+
+def test_users_and_items_that_training_never_saw_are_candidates_and_asked_for(tmp_path: Path) -> None:
+    """Half of the users, and the last items, come after the cut: the users are known by what they did since, if
+    anything, the items have a row that no example has moved."""
+    users = np.repeat(np.arange(40, dtype=np.int32), 6)
+    items = ((np.arange(240) * 7) % 30 + 10 * (users >= 20)).astype(np.int32)
+    events = EventLog.of(users, items, worlds.START + np.arange(240) * worlds.HOUR, user_count=40)
+    ids = [Vocabulary.of(map(str, range(40))) for _ in range(2)]
+    data = Prepared(ids[0], ids[1], events, Table.of({}, 40), Table.of({}, 40))
+    split = TimeCut(test=0.25, validation=0.25).split(events, True)
+    assert set(events.users[split.train]) == set(range(20))
+    assert set(range(30, 40)) & set(events.items)
+    assert not set(range(30, 40)) & set(events.items[split.train])
+    fitted, _ = train((data, split), tmp_path, plan(Training(epochs=1, batch_size=32, measure=5)))
+    scores = fitted.scorer(data).scores(split.test.starts)
+    assert scores.shape == (len(split.test), 40)
+    assert torch.isfinite(scores).all()
+    report = evaluate({"model": fitted.scorer(data)}, data, split.test, ks=(40,), remove_seen=False)
+    assert report.value("model", "recall@40") == 1.0, "every item can be found, those never seen too"
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:

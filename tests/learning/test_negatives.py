@@ -1,6 +1,7 @@
 """Every sampler obeys E[Σ exp(s − logQ)] = Σ over the catalogue of exp(s)."""
 
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,17 @@ def test_items_without_examples_can_be_negatives_where_the_sampler_says_so() -> 
         sampler = example.build(CATALOGUE)
         drawn = [sampler(positives(random), step, random).rows for step in range(300)]
         assert len(np.unique(np.concatenate(drawn))) == SIZE, example
+
+
+def test_frequencies_that_drawing_does_not_need_are_let_go() -> None:
+    """They are as long as the catalogue, and a sampler lives as long as training."""
+    frequencies = np.full(1000, 1e-3, np.float32)
+    held = weakref.ref(frequencies)
+    sampler = Popularity(64).build(Catalogue(1000, frequencies))
+    del frequencies
+    assert held() is None
+    rows = np.array([1, 2])
+    assert len(sampler(Positives(rows, rows, rows), 0, np.random.default_rng(0)).rows) == 64
 
 
 def test_power_and_count_have_an_effect() -> None:

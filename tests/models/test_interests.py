@@ -247,7 +247,6 @@ def mind(data: Prepared, split: Split, examples: Examples, tmp_path_factory: pyt
         MIND(dim=16, interests=3, hidden=(32,)).build(examples.schema, len(data.items)),
         examples.schema,
         data,
-        items=examples.items(),
         sample=examples.queries(split.test.starts),
         popular=np.arange(len(data.items), dtype=np.int32),
         index=Exact(),

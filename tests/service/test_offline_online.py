@@ -83,7 +83,6 @@ def test_the_http_answer_is_the_offline_one(
         fitted.model,
         fitted.schema,
         data,
-        items=examples.items(),
         sample=queries,
         popular=np.arange(len(data.items), dtype=np.int32),
         index=index,

@@ -133,6 +133,9 @@ class OverlayMachine(RuleBasedStateMachine):
             right = [(item, score) for item, score in wanted if passes(self.model[item])]
             assert {item for item, _ in found} == {item for item, _ in right}
             np.testing.assert_allclose([s for _, s in found], [s for _, s in right], atol=1e-5)
+            if text:
+                passing = view.items.ids(np.flatnonzero(allowed(view, text)))
+                assert sorted(passing) == sorted(item for item, _ in right)
         assert view.items.ids(view.popular) == [item for item in KNOWN if item in self.model]
         assert view.finds([*IDS, "never"]).tolist() == [item in self.model for item in [*IDS, "never"]]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zhiyin.data.tidy import File, Form, in_order
+from zhiyin.data.tidy import File, Form, in_drawn_order
 from zhiyin.data.workbook import to_csv
 from zhiyin.errors import DataError
 
@@ -122,7 +122,7 @@ from {} where trim(line) like '% %'"""
 LIGHTGCN = Form(
     files={name: File(f"{name}.txt", _csv("line", delimiter="\\t", quote="")) for name in ("train", "test")},
     tables={
-        "events": in_order(
+        "events": in_drawn_order(
             " union all ".join(
                 f"select *, '{name}' as split from ({_LINE.format(f'{{{name}}}')})" for name in ("train", "test")
             )
@@ -130,7 +130,8 @@ LIGHTGCN = Form(
     },
     time_unit="position",
 )
-"""One line a user: the user, then the items. Training items come first in a user's positions; `split` tells them."""
+"""One line a user: the user, then the items, by their numbers. Training items come first in a user's positions, in an
+order that is drawn; `split` tells them."""
 
 RETAIL = Form(
     files={"lines": File("Online Retail.xlsx", _csv(), convert=to_csv)},

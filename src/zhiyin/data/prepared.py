@@ -17,7 +17,9 @@ FORMAT = 2
 class Prepared:
     """`user_table` and `item_table` have one row for each row of `users` and `items`; the items are the catalogue.
 
-    `clock` says whether times are milliseconds since 1970, or only positions in each user's own order.
+    `clock` says whether times are milliseconds since 1970, or only positions in each user's own order. `lineage`: a
+    digest of the items it began with; what is appended keeps it, so two of one lineage have the same rows as far as the
+    shorter one goes. Empty where nothing is known of it.
     """
 
     users: Vocabulary
@@ -26,6 +28,7 @@ class Prepared:
     user_table: Table
     item_table: Table
     clock: bool = True
+    lineage: str = ""
 
     def save(self, folder: Path) -> None:
         """Write `folder`, which must not exist; `manifest.json` is written last, so a half-written folder is known."""
@@ -41,6 +44,7 @@ class Prepared:
             "items": len(self.items),
             "events": len(self.events),
             "clock": self.clock,
+            "lineage": self.lineage,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -67,4 +71,5 @@ class Prepared:
             Table.open(folder / "users.arrow"),
             Table.open(folder / "items.arrow"),
             manifest["clock"],
+            manifest.get("lineage", ""),
         )

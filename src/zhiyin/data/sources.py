@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from zhiyin.data import checks, columns
+from zhiyin.data import checks, columns, origin
 from zhiyin.data.events import EventLog, Times
 from zhiyin.data.merging import merged, offsets_of, repeated, without
 from zhiyin.data.numbering import Side, numbered
@@ -133,7 +133,9 @@ def prepare(source: Source, folder: Path, progress: Callable[[str], None] | None
                 expected="an older prepared data set, an empty folder, or nothing",
                 remedy="Set home to another folder.",
             )
-        return _build(source, None, hidden, progress or (lambda words: None))
+        summary = _build(source, None, hidden, progress or (lambda words: None))
+        origin.write(source, hidden / "prepared", folder)
+        return summary
 
 
 def append(source: Source, folder: Path, progress: Callable[[str], None] | None = None) -> Summary:
@@ -149,7 +151,9 @@ def append(source: Source, folder: Path, progress: Callable[[str], None] | None 
     with _replacing(folder) as hidden:
         old = Prepared.open(folder)
         _refuse_different(source, old, folder)
-        return _build(source, old, hidden, progress or (lambda words: None))
+        summary = _build(source, old, hidden, progress or (lambda words: None))
+        origin.keep(folder, hidden / "prepared")
+        return summary
 
 
 @contextmanager
@@ -222,7 +226,8 @@ def _build(source: Source, old: Prepared | None, hidden: Path, say: Callable[[st
     if duplicates and source.duplicates == "drop":
         events = without(events, again)
     say("writing")
-    data = Prepared(users.ids, items.ids, events, users.table, items.table, source.time_unit != "position")
+    lineage = old.lineage if old else items.ids.digest()
+    data = Prepared(users.ids, items.ids, events, users.table, items.table, source.time_unit != "position", lineage)
     data.save(hidden / "prepared")
     return _summary(data, duplicates, source.duplicates == "keep", users.bare, items.bare)
 

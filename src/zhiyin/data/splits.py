@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zhiyin.data.events import EventLog, Events
 from zhiyin.errors import DataError, SpecError
+from zhiyin.spec import nearest
 
 DAY = 86_400_000
 """Milliseconds in a day."""
@@ -133,6 +135,69 @@ class TimeCut:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A split that the data come with: the events whose `column` says `test`, the last of their users', are the test.
+
+    Of each user's other events the last `validation` (a share, rounded) are validation; one of a user is learned from
+    at the least. Where those events stand in a drawn order, so is validation.
+    """
+
+    column: str = "split"
+    test: str = "test"
+    validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation < 1:
+            raise SpecError(f"{self.validation}", where=".validation", expected="a share between 0 and 1")
+
+    def split(self, log: EventLog, clock: bool) -> Split:
+        """Raises `DataError` for a log without the column or without test events, for others of a user after them, and
+        when nothing is left to learn from or to validate."""
+        tested = np.bincount(log.users[self._marked(log)], minlength=len(log.offsets) - 1)
+        starts, stops = log.offsets[:-1], log.offsets[1:]
+        cuts = stops - tested
+        others = cuts - starts
+        held = np.clip(np.round(others * self.validation).astype(np.int64), 0, np.maximum(others - 1, 0))
+        train = np.flatnonzero(np.arange(len(log)) < (cuts - held)[log.users])
+        if not (len(train) and held.any()):
+            raise DataError(
+                "nothing is left to learn from, or to validate",
+                where="split Marked",
+                expected="users with several events that are not of the test",
+                remedy="Raise validation, or give a longer log.",
+            )
+        return Split(
+            train,
+            HeldOut((cuts - held)[held > 0], cuts[held > 0]),
+            HeldOut(cuts[tested > 0], stops[tested > 0]),
+            end=int(log.times[train].max()),
+            words=f"the split that the data come with: events whose {self.column} is {self.test} are the test, all of "
+            f"a user's are targets of one query; {self.validation:g} of each user's other events are validation",
+        )
+
+    def _marked(self, log: EventLog) -> NDArray[np.bool_]:
+        """[E] whether an event is of the test."""
+        if self.column not in log.columns:
+            raise DataError(
+                f"the log has no column '{self.column}'{nearest(self.column, log.columns)}",
+                where="split Marked",
+                remedy=f'Keep it: data.columns = ["{self.column}"].',
+            )
+        marked = np.asarray(log.columns[self.column] == self.test)
+        if not marked.any():
+            raise DataError(f"no event's {self.column} is '{self.test}'", where="split Marked")
+        places = np.flatnonzero(marked[:-1] & ~marked[1:])
+        wrong = places[log.users[places] == log.users[places + 1]]
+        if len(wrong):
+            raise DataError(
+                f"{len(wrong):,} events of the test are followed by others of their user",
+                where="split Marked",
+                expected="each user's test events to be the last",
+            )
+        return marked
+
+
 def _window(log: EventLog, start: int, stop: int | None) -> HeldOut:
     inside = log.times >= start
     if stop is not None:
@@ -147,4 +212,4 @@ def _window(log: EventLog, start: int, stop: int | None) -> HeldOut:
     return HeldOut(starts, starts + counts)
 
 
-EXAMPLES = (LeaveLastOut(), TimeCut())
+EXAMPLES = (LeaveLastOut(), TimeCut(), Marked())

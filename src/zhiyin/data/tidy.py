@@ -129,7 +129,7 @@ def _ready(connection: duckdb.DuckDBPyConnection, data: Path) -> tuple[dict[str,
         )
     else:
         return None
-    tables = {"events": _timed(connection, log, data)}
+    tables = {"events": _timed(connection, log, data, drawn=not events.is_file())}
     for name in _IDS:
         if (data / f"{name}.parquet").is_file():
             tables[name] = _parquet(connection, data / f"{name}.parquet")
@@ -153,7 +153,7 @@ def _parquet(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
     return f"select {', '.join(chosen)} from {scan}"
 
 
-def _timed(connection: duckdb.DuckDBPyConnection, log: str, data: Path) -> str:
+def _timed(connection: duckdb.DuckDBPyConnection, log: str, data: Path, *, drawn: bool) -> str:
     names = [row[0] for row in connection.execute(f"describe {log}").fetchall()]
     for name in ("user", "item"):
         if name not in names:
@@ -164,13 +164,23 @@ def _timed(connection: duckdb.DuckDBPyConnection, log: str, data: Path) -> str:
             )
     if "time" in names:
         return log
-    return in_order(log)
+    return in_drawn_order(log) if drawn else in_order(log)
 
 
 def in_order(log: str) -> str:
     """A query that adds `time` to a log without one: each event's position among its user's, as they stand."""
+    return _positions(log, "n.n")
+
+
+def in_drawn_order(log: str) -> str:
+    """`in_order` for a log with a `split` into train and test whose files order each user's items by something that is
+    no time, such as the item's number: training items first, and within a part as the md5 of user and item has it."""
+    return _positions(log, "n.split <> 'train', md5(concat_ws(' ', n.user, n.item)), n.n")
+
+
+def _positions(log: str, order: str) -> str:
     return (
-        "select n.* exclude (n), row_number() over (partition by n.user order by n.n) - 1 as time "
+        f"select n.* exclude (n), row_number() over (partition by n.user order by {order}) - 1 as time "
         f"from (select *, row_number() over () as n from ({log})) as n order by n.n"
     )
 

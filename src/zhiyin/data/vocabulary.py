@@ -1,7 +1,7 @@
 """External ids ↔ rows. A memory-mapped hash index: opening one costs nothing, a look-up touches a few pages."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, Self
@@ -33,8 +33,8 @@ class Ids(Protocol):
         """[n] the row of each id, `UNKNOWN` for an id that is not here."""
         ...
 
-    def ids(self, rows: Iterable[int] | Rows) -> list[str]:
-        """The external id of each row. `IndexError` for a row that is none."""
+    def ids(self, rows: Iterable[int] | Rows | None = None) -> list[str]:
+        """The external id of each row; of all, in order, when none are named. `IndexError` for a row that is none."""
         ...
 
 
@@ -100,6 +100,12 @@ class Vocabulary:
     def arrow(self) -> pa.LargeStringArray:
         """All ids in order as an Arrow array, not copied."""
         return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self._offsets), pa.py_buffer(self._bytes))
+
+    def digest(self) -> str:
+        """The same for the same ids in the same order."""
+        digest = sha256(self._offsets.data)
+        digest.update(self._bytes.data)
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write `folder`, which must not exist. The name of the file of hashes says how they are made."""
@@ -201,8 +207,10 @@ class Grown:
             found[at] = row if row < self._size else UNKNOWN
         return found
 
-    def ids(self, rows: Iterable[int] | Rows) -> list[str]:
-        """The external id of each row. `IndexError` for a row that is none."""
+    def ids(self, rows: Iterable[int] | Rows | None = None) -> list[str]:
+        """The external id of each row; of all, in order, when none are named. `IndexError` for a row that is none."""
+        if rows is None:
+            return [*self._base.ids(), *self._names[: self._size - self._first]]
         wanted = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, np.int64)
         if len(wrong := wanted[(wanted < 0) | (wanted >= self._size)]):
             raise IndexError(f"row {wrong[0]} is not in a vocabulary of {self._size} ids")

@@ -1,6 +1,7 @@
 """Everything an evaluation's page shows, as plain JSON values: the page is drawn from nothing else."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,21 +31,22 @@ def analyse(
     split: Split,
     *,
     columns: Sequence[str] = (),
+    separators: Mapping[str, str] = MappingProxyType({}),
     traits: NDArray[np.float32] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The report's figures with 95 % intervals (bootstrap over users), curves, slices, what the lists are like, what
     each scorer adds to the others, and the first scorer's difference from each other one.
 
-    `columns`: of users or items, to slice by as well. `traits` [m, t]: by which intra-list diversity is measured, left
-    out without them. Raises `SpecError` for a column that is not there.
+    `columns`: of users or items, to slice by as well; `separators`: as in `named_slices`. `traits` [m, t]: by which
+    intra-list diversity is measured, left out without them. Raises `SpecError` for a column that is not there.
     """
     popularity = training_events(data, split)
     slices = [
         history_slice(data.events, measured.asked.starts),
         warmth_slice(popularity),
         popularity_slice(popularity),
-        *named_slices(columns, data.user_table, data.item_table, measured.users),
+        *named_slices(columns, data.user_table, data.item_table, measured.users, separators),
     ]
     k = middle(measured.ks)
     figures = {name: _figures(name, measured, slices, k, seed) for name, one in measured.ranked.items()}

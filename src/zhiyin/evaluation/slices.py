@@ -21,6 +21,9 @@ NEW, HEAVY = 5, 0.9
 COLD = 10
 """A cold item has at most so many training events."""
 
+SEPARATOR = "|"
+"""What parts the values of a text."""
+
 LARGEST = 8
 """Values of a column that get a part of their own."""
 
@@ -70,18 +73,12 @@ def popularity_slice(popularity: Counts) -> Slice:
     return Slice("item's popularity", "items", {f"{name} ({part.sum():,} items)": part for part, name in names})
 
 
-def column_slice(name: str, of: Literal["queries", "items"], column: Column) -> Slice:
-    """By a column [n] or [m]: quarters of numbers, the commonest values (or tags, of lists) of anything else."""
+def column_slice(name: str, of: Literal["queries", "items"], column: Column, separator: str = SEPARATOR) -> Slice:
+    """By a column [n] or [m]: quarters of numbers, the commonest values of anything else; each of its values, where a
+    row has several, as a list or as text that `separator` parts."""
     if column.ndim == 1 and np.issubdtype(column.dtype, np.number) and len(np.unique(column)) > LARGEST:
         return Slice(name, of, _quarters(column.astype(np.float64)))
-    tags = [
-        [str(v) for v in value]
-        if isinstance(value, list | tuple | np.ndarray)
-        else []
-        if value is None
-        else [str(value)]
-        for value in column
-    ]
+    tags = [_tags(value, separator) for value in column]
     names, counts = np.unique([tag for row in tags for tag in row], return_counts=True)
     common = names[np.argsort(-counts, kind="stable")][:LARGEST].tolist()
     if all(one.replace(".", "", 1).isdigit() for one in common):
@@ -91,15 +88,22 @@ def column_slice(name: str, of: Literal["queries", "items"], column: Column) -> 
     return Slice(name, of, parts | ({"other": rest} if rest.any() else {}))
 
 
-def named_slices(names: Sequence[str], user_table: Table, item_table: Table, users: NDArray[np.int32]) -> list[Slice]:
-    """The columns of these names, of users (for queries of these users [n]) or of items. Raises `SpecError` for one
-    that neither table has."""
+def named_slices(
+    names: Sequence[str],
+    user_table: Table,
+    item_table: Table,
+    users: NDArray[np.int32],
+    separators: Mapping[str, str],
+) -> list[Slice]:
+    """The columns of these names, of users (for queries of these users [n]) or of items; `separators`: what parts a
+    column's values, where it is not `SEPARATOR`. Raises `SpecError` for a name that neither table has."""
     found = []
     for name in names:
+        separator = separators.get(name, SEPARATOR)
         if name in user_table:
-            found.append(column_slice(f"user's {name}", "queries", user_table[name][users]))
+            found.append(column_slice(f"user's {name}", "queries", user_table[name][users], separator))
         elif name in item_table:
-            found.append(column_slice(f"item's {name}", "items", item_table[name]))
+            found.append(column_slice(f"item's {name}", "items", item_table[name], separator))
         else:
             known = [*user_table, *item_table]
             raise SpecError(
@@ -108,6 +112,14 @@ def named_slices(names: Sequence[str], user_table: Table, item_table: Table, use
                 expected=f"one of {', '.join(known)}" if known else "a table of users or items with columns",
             )
     return found
+
+
+def _tags(value: object, separator: str) -> list[str]:
+    if isinstance(value, list | tuple | np.ndarray):
+        return [str(one) for one in value]
+    if isinstance(value, str):
+        return list(dict.fromkeys(one for part in value.split(separator) if (one := part.strip())))
+    return [] if value is None else [str(value)]
 
 
 def _quarters(numbers: NDArray[np.float64]) -> dict[str, Members]:

@@ -1,7 +1,7 @@
 """The schema: every feature of users, items, events and requests, and the one way they are encoded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -11,7 +11,9 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
 from zhiyin.data.tables import Column
 from zhiyin.errors import SpecError
+from zhiyin.features.bag import Bag
 from zhiyin.features.base import Encoded, Feature
+from zhiyin.features.categorical import Categorical
 from zhiyin.spec import Home, nearest
 
 Features = Annotated[tuple[Feature, ...], Home("zhiyin.features")]
@@ -69,10 +71,33 @@ class Schema:
             history_length=self.history_length,
         )
 
+    def onward(self, older: "Schema") -> Self:
+        """This schema, fitted on data that have grown, for a model that knows `older`: a value keeps its code, new ones
+        come after, and numbers are scaled as they were. Raises `SpecError` where the two are set up differently."""
+        parts: dict[str, Features] = {}
+        for part in ("user", "item", "event", "context"):
+            mine, theirs = getattr(self, part), getattr(older, part)
+            if list(map(repr, mine)) != list(map(repr, theirs)) or self.history_length != older.history_length:
+                raise SpecError(
+                    "these are not the features that the earlier model was trained with",
+                    where=f"features.{part}",
+                    expected=f"history_length = {older.history_length} and {', '.join(map(repr, theirs)) or 'none'}",
+                    remedy="Put them back, or start over.",
+                )
+            parts[part] = tuple(map(_onward, theirs, mine))
+        return type(self)(**parts, history_length=self.history_length)
+
     def encode_context(self, data: Prepared, events: Events, end: int | None) -> dict[str, Encoded]:
         """The context features of these events. `end`: the end of training, for their age; None where age is 0."""
         columns = _context_columns(self, data, events, end)
         return {f.name: f.encode(columns[source(f)]) for f in self.context}
+
+
+def _onward(older: Feature, newer: Feature) -> Feature:
+    if not (isinstance(older, Categorical | Bag) and isinstance(newer, Categorical | Bag)):
+        return older
+    known = set(older.values)
+    return replace(older, values=older.values + tuple(value for value in newer.values if value not in known))
 
 
 def source(feature: Feature) -> str:

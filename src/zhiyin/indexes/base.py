@@ -66,3 +66,17 @@ class IndexSpec(Protocol):
         """The index saved at `path`. `vectors` are the (memory-mapped) vectors it was built from: a backend that keeps
         its own copy may ignore them. Raises `SearchError` for a file that is not its own."""
         ...
+
+
+@runtime_checkable
+class HostedSpec(IndexSpec, Protocol):
+    """A backend whose index lives in a server; the file that a release has only names it."""
+
+    def went_live(self, path: Path) -> None:
+        """The release whose file this is was made live. May be told again. Raises `SearchError`."""
+        ...
+
+    def retire(self, path: Path) -> None:
+        """The release whose file this is goes: take away what it has on the server, and nothing else. Nothing where
+        that is gone already. Raises `SearchError`."""
+        ...

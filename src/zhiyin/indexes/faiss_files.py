@@ -12,10 +12,7 @@ from zhiyin.errors import SearchError
 from zhiyin.indexes.base import Allowed, Hits, Vectors
 from zhiyin.indexes.checks import check_search, foreign
 from zhiyin.indexes.exact import ExactIndex
-from zhiyin.indexes.filtering import completed, fetched_for, is_tight
-
-GATHERED = 1 << 22
-"""How many numbers of the vectors are gathered at once to score hits again: 16 MB."""
+from zhiyin.indexes.filtering import completed, fetched_for, is_tight, refined
 
 
 class Settings(Protocol):
@@ -74,18 +71,6 @@ class FaissIndex:
         scores, rows = self._index.search(queries, fetched, params=parameters)
         scores[rows == UNKNOWN] = -np.inf
         return refined(queries, rows, self._exact.vectors, k) if refine else (scores, rows)
-
-
-def refined(queries: Vectors, rows: NDArray[np.int64], vectors: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-    """Of rows [n, f] that were found by rough scores, the k best by their true ones: scores [n, k] and rows [n, k]."""
-    scores: Vectors = np.empty(rows.shape, np.float32)
-    step = max(1, GATHERED // (rows.shape[1] * vectors.shape[1]))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        np.matmul(vectors[rows[part]], queries[part, :, None], out=scores[part, :, None])
-    scores[rows == UNKNOWN] = -np.inf
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def load(path: Path, kind: Any, vectors: Vectors) -> Any:

@@ -56,7 +56,10 @@ class HNSW:
         return (cls(),)
 
     def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
-        return (tuple(replace(self, ef_search=ef) for ef in rungs(k, max(k, min(size, MOST_LOOKED_AT)), 1.12)),)
+        return (tuple(replace(self, ef_search=ef) for ef in rungs(k, max(k, min(size, MOST_LOOKED_AT)))),)
+
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        return None
 
     def memory(self, size: int, dim: int) -> int:
         return size * (4 * dim + 8 * self.m + 16)

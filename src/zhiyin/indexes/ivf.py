@@ -21,6 +21,9 @@ POINTS_PER_CELL = 39
 MOST_POINTS_PER_CELL = 64
 """More of them cost k-means time and gain no overlap (docs/decisions/0021)."""
 
+FEWEST_CELLS = 16
+"""Worth trying."""
+
 ID_BYTES = 8
 """What a row's number takes in a cell."""
 
@@ -66,6 +69,10 @@ class IVFFlat:
     def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
         return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size, k)),)
 
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        cells = other_cells(cell_count(self.nlist, size), size, ratio)
+        return replace(self, nlist=cells) if cells else None
+
     def memory(self, size: int, dim: int) -> int:
         return size * (4 * dim + ID_BYTES) + cell_count(self.nlist, size) * 4 * dim
 
@@ -90,10 +97,16 @@ def cell_count(nlist: int, size: int) -> int:
     return min(nlist or max(1, min(round(4 * math.sqrt(size)), size // POINTS_PER_CELL)), size)
 
 
+def other_cells(cells: int, size: int, ratio: float) -> int:
+    """`ratio` times as many cells; 0 where that is fewer than `FEWEST_CELLS`, or leaves too few vectors in each."""
+    wanted = round(cells * ratio)
+    return wanted if FEWEST_CELLS <= wanted <= size // POINTS_PER_CELL else 0
+
+
 def probe_rungs(nlist: int, size: int, k: int) -> tuple[int, ...]:
     """From so few cells that they hold about 2k rows (fewer would leave queries short) to all."""
     cells = cell_count(nlist, size)
-    return rungs(min(cells, -(-2 * k * cells // size)), cells, 1.12)
+    return rungs(min(cells, -(-2 * k * cells // size)), cells)
 
 
 def filled(index: Any, vectors: Vectors, seed: int) -> Any:

@@ -12,7 +12,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
-from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, probe_rungs, probing
+from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, other_cells, probe_rungs, probing
 
 REFINES = (2.0, 3.0, 4.5, 7.0)
 """Worth trying."""
@@ -67,6 +67,10 @@ class IVFPQ:
     def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
         probes = probe_rungs(self.nlist, size, k)
         return tuple(tuple(replace(self, refine=r, nprobe=n) for n in probes) for r in REFINES)
+
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        cells = other_cells(cell_count(self.nlist, size), size, ratio)
+        return replace(self, nlist=cells) if cells else None
 
     def memory(self, size: int, dim: int) -> int:
         code = -(-dim // (2 * self.numbers_per_code))

@@ -12,7 +12,7 @@ from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
 from zhiyin.indexes.exact import ExactIndex
 from zhiyin.indexes.faiss_files import FaissIndex, load
-from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, probe_rungs, probing
+from zhiyin.indexes.ivf import GROWTH, ID_BYTES, cell_count, check_cells, filled, other_cells, probe_rungs, probing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class IVFSQ8:
 
     def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
         return (tuple(replace(self, nprobe=n) for n in probe_rungs(self.nlist, size, k)),)
+
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        cells = other_cells(cell_count(self.nlist, size), size, ratio)
+        return replace(self, nlist=cells) if cells else None
 
     def memory(self, size: int, dim: int) -> int:
         return size * (dim + ID_BYTES) + cell_count(self.nlist, size) * 4 * dim

@@ -137,7 +137,7 @@ def least_effort(ladder: Sequence[Any], reaches: Callable[[Any], tuple[bool, flo
     return rung
 
 
-LEAP = 8
+LEAP = 16
 """Rungs at once: an effort about 2.5 times as large."""
 
 FLAT = 0.002

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zhiyin.data.vocabulary import UNKNOWN, Rows
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SearchError, SpecError
 from zhiyin.indexes.base import Allowed, Hits, Vectors
 from zhiyin.indexes.checks import check_search, check_vectors, foreign
 from zhiyin.indexes.exact import ExactIndex
-from zhiyin.indexes.filtering import completed, fetched_for, is_tight
+from zhiyin.indexes.filtering import OVER_FETCH, completed, fetched_for, is_tight, refined
+from zhiyin.indexes.ivf import other_cells
 from zhiyin.indexes.tunable import rungs
 
 DATASET = "dataset.npy"
@@ -25,9 +27,6 @@ DATASET = "dataset.npy"
 
 SHAPE = "zhiyin.json"
 """The part of the file that says of which shape the vectors were."""
-
-OVER_FETCH = 1.3
-"""How many times more than a filter lets pass on average is fetched, so that few queries fall short."""
 
 CENTRES = 16
 """Of a 4-bit code, which must be learnt from as many vectors."""
@@ -42,6 +41,10 @@ GROWTH = 1.25
 
 REFINES = (2.0, 3.0, 4.5, 7.0)
 """Worth trying."""
+
+SPARE = 8
+"""Hits beyond k: ScaNN's own scores depend, in their last digit, on where in a batch a hit stands, so the k-th and the
+next may have changed places."""
 
 TOGETHER = 256
 """From so many queries on, ScaNN's own threads share them."""
@@ -90,8 +93,12 @@ class ScaNN:
 
     def ladders(self, size: int, k: int) -> tuple[tuple[Self, ...], ...]:
         leaves = min(size, self.leaves or default_leaves(size))
-        searched = rungs(min(leaves, -(-2 * k * leaves // size)), leaves, 1.12)
+        searched = rungs(min(leaves, -(-2 * k * leaves // size)), leaves)
         return tuple(tuple(replace(self, refine=r, searched=n) for n in searched) for r in REFINES)
+
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        leaves = other_cells(min(size, self.leaves or default_leaves(size)), size, ratio)
+        return replace(self, leaves=leaves) if leaves else None
 
     def memory(self, size: int, dim: int) -> int:
         return size * (4 * dim + -(-dim // (2 * self.numbers_per_code)) + 4)
@@ -133,13 +140,15 @@ class ScaNNIndex:
             allowed = None
         if allowed is not None and is_tight(passing, len(self), k):
             return self._exact.search(queries, k, allowed)
-        fetched, widen = min(k, len(self)), len(self) / passing
+        widen = len(self) / passing
+        rows = self._find(queries, k if allowed is None else math.ceil(OVER_FETCH * k * widen), widen)
         if allowed is not None:
-            fetched = min(len(self), math.ceil(OVER_FETCH * k * widen))
-        rows, scores = self._find(queries, fetched, widen)
-        if allowed is not None:
-            scores[~allowed[rows]] = -np.inf
-        return completed(_best(rows, scores, k), self._exact, queries, k, allowed, passing)
+            rows = np.where(allowed[rows], rows, UNKNOWN)
+        there = np.argsort(rows == UNKNOWN, axis=1, kind="stable")[:, : k + SPARE]
+        scores, rows = refined(queries, np.take_along_axis(rows, there, 1), self._exact.vectors, k)
+        hits = Hits.none(len(queries), k)
+        hits.rows[:, : rows.shape[1]], hits.scores[:, : rows.shape[1]] = rows, scores
+        return completed(hits, self._exact, queries, k, allowed, passing)
 
     def save(self, path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="zhiyin-scann-") as name:
@@ -154,34 +163,24 @@ class ScaNNIndex:
         """The same index, searched in another way."""
         return ScaNNIndex(self._searcher, self._exact, spec)
 
-    def _find(self, queries: Vectors, k: int, widen: float) -> tuple[Rows, Vectors]:
-        """[n, k] rows and scores, descending; a missing one has any row and the score -inf."""
+    def _find(self, queries: Vectors, count: int, widen: float) -> NDArray[np.int64]:
+        """[n, f] a few more rows than `count`, the best first; a missing one is `UNKNOWN`."""
+        fetched = min(count + SPARE, len(self))
         if not len(queries):
-            return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
+            return np.zeros((0, fetched), np.int64)
         search = self._searcher.search_batched if len(queries) < TOGETHER else self._searcher.search_batched_parallel
         rows, scores = search(
             queries,
-            final_num_neighbors=k,
-            pre_reorder_num_neighbors=min(fetched_for(k, self._spec.refine, 1.0), len(self)),
+            final_num_neighbors=fetched,
+            pre_reorder_num_neighbors=min(fetched_for(fetched, self._spec.refine, 1.0), len(self)),
             leaves_to_search=round(self._spec.searched * widen),
         )
-        scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
-        return rows.astype(np.int32), scores
+        return np.where(np.isnan(scores), UNKNOWN, rows.astype(np.int64))
 
 
 def default_leaves(size: int) -> int:
     """4·√m, fewer when the catalogue is small."""
     return max(1, min(round(4 * math.sqrt(size)), size // POINTS_PER_LEAF))
-
-
-def _best(rows: Rows, scores: Vectors, k: int) -> Hits:
-    """The first k of [n, f] by descending score."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    hits = Hits.none(len(rows), k)
-    kept = order.shape[1]
-    hits.scores[:, :kept] = np.take_along_axis(scores, order, 1)
-    hits.rows[:, :kept] = np.where(hits.scores[:, :kept] > -np.inf, np.take_along_axis(rows, order, 1), UNKNOWN)
-    return hits
 
 
 def _unpack(path: Path, folder: Path, vectors: Vectors) -> None:

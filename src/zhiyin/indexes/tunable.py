@@ -26,6 +26,11 @@ class Tunable(Protocol):
         to the most, so that overlap rises and speed falls."""
         ...
 
+    def with_cells(self, size: int, ratio: float) -> Self | None:
+        """The same kind of index with `ratio` times as many cells (or leaves); None where there are none, or that many
+        would be too few or too many for `size` vectors."""
+        ...
+
     def memory(self, size: int, dim: int) -> int:
         """About how many bytes its index holds, not counting the memory-mapped vectors."""
         ...
@@ -45,7 +50,11 @@ class Tunable(Protocol):
     def build(self, vectors: Vectors) -> TunableIndex: ...
 
 
-def rungs(least: int, most: int, ratio: float) -> tuple[int, ...]:
+RUNG = 1.06
+"""How many times more effort a rung is than the one before: what is given away by taking whole rungs."""
+
+
+def rungs(least: int, most: int, ratio: float = RUNG) -> tuple[int, ...]:
     """Whole numbers from `least` to `most`, each about `ratio` times the one before."""
     steps = [least]
     while steps[-1] < most:

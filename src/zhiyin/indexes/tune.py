@@ -2,9 +2,11 @@
 
     a sample of the vectors   every backend that is installed, each at the least effort that reaches the target
     the whole catalogue       the fastest of them are built, and their effort is found again; two at a time are timed
-                              in turns, the faster one stays
+                              in turns, the faster one stays; it is built again with half or twice as many cells,
+                              as long as that makes it faster
     more queries              the winner's effort is settled
-    held-out queries          what the winner is said to find is measured on queries that had no part in choosing it
+    held-out queries          what the winner is said to find is measured on queries that had no part in choosing it;
+                              should they come to less than the target, its effort is raised
 
 The sample, the split of the queries, the order of trying and the k-means of the faiss backends depend on the seed
 alone. Times decide too: two runs may choose differently among indexes that are about as fast (`TIE`), of which the one
@@ -30,7 +32,7 @@ from zhiyin.indexes.hnsw import HNSW
 from zhiyin.indexes.ivf import IVFFlat
 from zhiyin.indexes.ivf_pq import IVFPQ
 from zhiyin.indexes.ivf_sq import IVFSQ8
-from zhiyin.indexes.measuring import Bench, Clock, Point, least_effort, overlaps
+from zhiyin.indexes.measuring import Bench, Clock, Point, least_effort
 from zhiyin.indexes.scann import ScaNN
 from zhiyin.indexes.tunable import Tunable, TunableIndex
 
@@ -56,7 +58,7 @@ CLOSE = 0.5
 TIE = 0.03
 """Speeds that differ by less are equal."""
 
-CURVE_STEP = 4
+CURVE_STEP = 8
 """Rungs between two points of the curve."""
 
 BUILD_SHARE = 0.7
@@ -121,7 +123,7 @@ def tune(
     query alone is both). Exact search is the answer where nothing else reaches the target. Raises `SearchError` without
     queries, and for vectors or queries that no index takes.
     """
-    start = clock()
+    start, goal = clock(), goal.after()
     vectors = check_vectors(vectors)
     queries = check_search(queries, goal.k, None, *vectors.shape)
     if not len(queries):
@@ -130,6 +132,7 @@ def tune(
     chosen, held_out = queries[order[::2]], queries[order[1::2] if len(order) > 1 else order]
     progress(f"exact search among {len(vectors):,} vectors")
     whole, notes = Bench.of(vectors, chosen, goal.k, goal.threads, clock), Notes(progress)
+    held = Bench.of(vectors, held_out, goal.k, goal.threads, clock)
     bench = whole.first(SEARCH_QUERIES)
     exact: Index = Exact().build(vectors)
     baseline = Point(Exact(), 1.0, 0.0, bench.speed(exact))
@@ -140,14 +143,14 @@ def tune(
             winner = trial
     curve, index, seconds = [baseline], exact, 0.0
     if winner is not None:
-        winner = _settled(whole, winner, len(vectors), goal.overlap)
+        winner = _with_other_cells(bench, winner, vectors, goal, start + goal.seconds, notes)
+        winner = _settled(whole, held, winner, len(vectors), goal.overlap)
         curve, index, seconds = _curve(bench, winner, len(vectors)), winner.index, winner.build_seconds
     best = baseline if winner is None else winner.point
-    held = overlaps(index.search(held_out, goal.k), exact.search(held_out, goal.k))
     measured = {
         "target": {"overlap": goal.overlap, "k": goal.k, "threads": goal.threads, "seed": goal.seed},
         "chosen": best.table()
-        | {"held_out_overlap": round(float(held.mean()), 5), "held_out_queries": len(held_out)}
+        | {"held_out_overlap": round(held.overlap(index)[0], 5), "held_out_queries": len(held_out)}
         | {"build_seconds": round(seconds, 2)},
         "curve": [point.table() for point in curve],
         "catalogue": [point.table() for point in notes.catalogue],
@@ -256,6 +259,28 @@ def _trial(
     return best
 
 
+def _with_other_cells(bench: Bench, winner: Trial, vectors: Vectors, goal: Auto, end: float, notes: Notes) -> Trial:
+    """The winner with half or twice as many cells, again and again, where that is faster. How many are best depends on
+    how the vectors cluster, and the sample does not tell: what is best for it has other cells for the catalogue."""
+    for ratio in (0.5, 2.0):
+        first = winner
+        while (entrant := winner.point.spec.with_cells(len(vectors), ratio)) is not None:
+            predicted = winner.build_seconds * max(1.0, ratio**2)  # k-means sees more vectors, and more centres
+            if predicted > min(goal.build_seconds or math.inf, BUILD_SHARE * (end - bench.clock())):
+                notes.leave_out(entrant, f"a build would take about {predicted:.0f} s")
+                break
+            if goal.memory_mb and entrant.memory(*vectors.shape) > goal.memory_mb * 1e6:
+                notes.leave_out(entrant, f"it would hold {entrant.memory(*vectors.shape) / 1e6:.0f} MB")
+                break
+            trial = _trial(bench, entrant, vectors, goal, notes, notes.catalogue)
+            if trial is None or bench.faster(trial.index, winner.index) < 1 + TIE:
+                break
+            winner = trial
+        if winner is not first:
+            break
+    return winner
+
+
 def _wins(bench: Bench, trial: Trial, champion: Trial | None, exact: Index) -> bool:
     """Whether a trial is faster than the best so far, timed in turns."""
     ratio = bench.faster(trial.index, exact if champion is None else champion.index)
@@ -264,8 +289,9 @@ def _wins(bench: Bench, trial: Trial, champion: Trial | None, exact: Index) -> b
     return ratio > 1
 
 
-def _settled(bench: Bench, winner: Trial, size: int, goal: float) -> Trial:
-    """The winner at the least effort that reaches the goal on more queries: some rungs up or down its ladder."""
+def _settled(bench: Bench, held: Bench, winner: Trial, size: int, goal: float) -> Trial:
+    """The winner at the least effort that reaches the goal on more queries, some rungs up or down its ladder, and on
+    those held out, too: publish will ask all of them."""
     ladder, rung = _ladder(winner, size, bench.k)
 
     def reaches(place: int) -> bool:
@@ -279,6 +305,8 @@ def _settled(bench: Bench, winner: Trial, size: int, goal: float) -> Trial:
         while rung < len(ladder) - 1 and not reaches(rung + 1):
             rung += 1
         rung = min(rung + 1, len(ladder) - 1)
+    while rung < len(ladder) - 1 and held.overlap(winner.built.searched_with(ladder[rung]))[0] < goal:
+        rung += 1
     index = winner.built.searched_with(ladder[rung])
     return replace(winner, index=index, point=bench.point(ladder[rung], index))
 

@@ -1,6 +1,8 @@
 """A data set as the towers see it: events become queries and positives, rows become items, tensors on one device."""
 
+import copy
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,15 +27,29 @@ class Examples:
         example's reward; every example weighs 1 without one. Raises `DataError` for a reward that is no weight."""
         self.data, self.schema, self.device, self._end = data, schema, device, end
         self._users = self._tensors(encode(schema.user, data.user_table, "users"))
-        self._item_columns = self._tensors(encode(schema.item, data.item_table, "items"))
         self._past = encode(schema.event, data.events.columns, "events")
         self._contexts: dict[str, Encoded] | None = None
         self._weights = _weights(data, weight) if weight else None
+        self._rows: Tensor | None = None
 
     @property
     def catalogue_size(self) -> int:
         """How many items there are."""
         return len(self.data.items)
+
+    @cached_property
+    def _item_columns(self) -> dict[str, Tensor]:
+        """Of the whole catalogue; not made where only queries are wanted."""
+        return self._tensors(encode(self.schema.item, self.data.item_table, "items"))
+
+    def without_ids(self, rows: Tensor) -> "Examples":
+        """The same, but these items, rows int64 [·], are new ones to the item tower: their features alone tell what
+        they are."""
+        other = copy.copy(self)
+        if len(rows):
+            other._rows = torch.arange(self.catalogue_size, device=self.device)
+            other._rows[rows.to(self.device)] = UNKNOWN
+        return other
 
     def lengths(self, events: Events) -> Numbers:
         """int64 [n] how many events stand before each of these, as far as a history reaches."""
@@ -56,8 +72,10 @@ class Examples:
     def items(self, rows: Tensor | None = None) -> Items:
         """The items of these rows int64 [m]; the whole catalogue when none are named."""
         if rows is None:
-            return Items(torch.arange(self.catalogue_size, device=self.device), self._item_columns)
-        return Items(rows, {name: column[rows] for name, column in self._item_columns.items()})
+            everything = torch.arange(self.catalogue_size, device=self.device)
+            return Items(everything if self._rows is None else self._rows, self._item_columns)
+        columns = {name: column[rows] for name, column in self._item_columns.items()}
+        return Items(rows if self._rows is None else self._rows[rows], columns)
 
     def batch(self, draft: Draft) -> Batch:
         """A step's examples on the device: predict each event from what came before it."""

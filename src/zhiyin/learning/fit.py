@@ -28,6 +28,7 @@ from zhiyin.learning import checkpoint
 from zhiyin.learning.base import Catalogue, Floats, Loss, NegativesSpec, Numbers, Stateful
 from zhiyin.learning.batches import Draft, Shape, ahead, draft, epoch_order
 from zhiyin.learning.distributed import Processes, own_device, processes
+from zhiyin.learning.earlier import Earlier
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.frequency import example_frequencies
 from zhiyin.learning.losses import SampledSoftmax
@@ -52,7 +53,8 @@ class Training:
     `min_history`: events a user must have before an example. `weight`: the event column with each example's reward.
     `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
     ends (0: never early). `run_length`: examples of one user that are learned from together, sharing the work on their
-    common history; 1 shuffles each example for itself, 0 is the model's own. `checkpoint_minutes`: between two
+    common history; 1 shuffles each example for itself, 0 is the model's own. `id_dropout`: how likely an item of a step
+    is shown to the item tower by its features alone, so that they carry a new item. `checkpoint_minutes`: between two
     checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
     """
 
@@ -65,6 +67,7 @@ class Training:
     patience: int = 3
     measure: int = 50
     run_length: int = 0
+    id_dropout: float = 0.0
     checkpoint_minutes: float = 10.0
     device: str = "auto"
     seed: int = 0
@@ -86,6 +89,8 @@ class Training:
                 f"checkpoint_minutes = {self.checkpoint_minutes}",
                 expected="min_history ≥ 0, validate_every > 0 and checkpoint_minutes ≥ 0",
             )
+        if not 0 <= self.id_dropout <= 1:
+            raise SpecError(f"{self.id_dropout}", where=".id_dropout", expected="a share, 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model with all that is needed to use it. `recall` was measured on validation at `step`."""
+    """A trained model with all that is needed to use it. `recall` was measured on validation at `step`. `nameless`
+    int64 [·]: rows of items that the item tower is shown by their features alone, since their ids were never learned.
+    """
 
     model: RetrievalModel
     plan: Plan
@@ -133,21 +140,34 @@ class Fitted:
     end: int
     step: int
     recall: float
+    nameless: Tensor
+
+    def examples(self, data: Prepared, device: torch.device) -> Examples:
+        """This data as the towers see it."""
+        return Examples(data, self.schema, end=self.end, device=device).without_ids(self.nameless)
 
     def scorer(self, data: Prepared, device: str = "auto") -> TowerScorer:
         """The model as a scorer of this data's catalogue, for `evaluate`."""
         where = choose_device(device)
-        return TowerScorer(self.model.to(where), Examples(data, self.schema, end=self.end, device=where))
+        return TowerScorer(self.model.to(where), self.examples(data, where))
 
     @classmethod
     def open(cls, folder: Path, catalogue_size: int) -> "Fitted":
         """The best step of the run in `folder`. Raises `TrainingError` where there is none."""
         path = folder / "best.safetensors"
         tensors, facts = checkpoint.load(path)
+        if facts["counts"][1] != catalogue_size:
+            raise TrainingError(
+                f"trained with {facts['counts'][1]:,} items, and there are {catalogue_size:,} now",
+                where=str(path),
+                remedy="Fit again: `zhiyin fit RECIPE --from RECIPE` goes on from these weights when files were "
+                "appended, --fresh starts over.",
+            )
         plan, schema = spec.build(Plan, facts["plan"], str(path)), spec.build(Schema, facts["schema"], str(path))
         model = plan.model.build(schema, catalogue_size)
         checkpoint.restore(model, tensors, path)
-        return cls(model, plan, schema, facts["end"], facts["step"], facts["recall"])
+        nameless = tensors.get("nameless", torch.empty(0, dtype=torch.int64))
+        return cls(model, plan, schema, facts["end"], facts["step"], facts["recall"], nameless)
 
 
 def fit(
@@ -160,23 +180,27 @@ def fit(
     *,
     fresh: bool = False,
     profile: bool = False,
+    start: Earlier | None = None,
 ) -> Fitted:
     """Train `plan`'s model on the split's training events and return its best step.
 
     `schema` must be fitted. `folder` keeps `best.safetensors` and `last.safetensors`; a run that was interrupted there,
-    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. Under
-    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, or memory too
-    small, and `DataError` when there is nothing to learn from.
+    with the same plan and schema, goes on where it stood, unless `fresh`. `profile`: tell where the time goes. `start`:
+    a run whose weights a new one begins with, be it of this folder; `schema` must then go on from its own. Under
+    torchrun all processes share the work. Raises `TrainingError` when the loss is no longer finite, memory too small,
+    or `start` of other data, and `DataError` when there is nothing to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with processes(choose_device(plan.training.device)) as crew, torch.random.fork_rng(devices=[]):
         if fresh and crew.first:
-            for old in folder.glob("*.safetensors"):
+            for old in folder.glob("*.safetensors" if start is None else "last.safetensors"):
                 old.unlink()
         crew.told(None)  # nobody resumes what is being removed
         run = TrainingRun(plan, data, split, schema, folder, crew, profile=profile)
-        run.resume()
+        if not run.resume(start is not None) and start is not None:
+            start.put_into(run.model, plan.model, data)
         run.go(watch if crew.first else lambda progress: None)
+        del run  # its tables, before those that are opened
     return Fitted.open(folder, len(data.items))
 
 
@@ -198,30 +222,45 @@ class TrainingRun:
         self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
         self.clock = Clock(self.device, on=profile)
-        self.stepper = Stepper(self.model, plan.loss, self.optimizer, self.examples, crew, self.clock)
+        if training.id_dropout and not schema.item:
+            raise SpecError(
+                f"{training.id_dropout}, and items have no features to be known by",
+                where="training.id_dropout",
+                expected="0 where there are none",
+                remedy="Add [[features.item]], or leave id_dropout out.",
+            )
+        self.nameless = _nameless(data, self.events, schema, training.id_dropout)
+        self.stepper = Stepper(
+            self.model, plan.loss, self.optimizer, self.examples, crew, self.clock, training.id_dropout
+        )
         self.steps_per_epoch = math.ceil(_examples_an_epoch(data.events, self.events, training) / training.batch_size)
         self.steps = self.steps_per_epoch * training.epochs
         self.step = self.stale = 0
         self.best = -1.0
         self.saved = time.monotonic()
 
-    def resume(self) -> None:
-        """Go on from `last.safetensors` when it is this run's."""
+    def resume(self, anew: bool = False) -> bool:
+        """Go on from `last.safetensors` when it is this run's, and say whether it is. Raises `TrainingError` where it
+        is another's, unless that one may be replaced by a run that starts `anew`."""
         path = self.folder / "last.safetensors"
         if not path.exists():
-            return
+            return False
         tensors, facts = checkpoint.load(path)
-        if any(facts[name] != value for name, value in self._identity().items()):
+        if any(facts.get(name, "") != value for name, value in self._identity().items()):
+            if anew:
+                return False
             raise TrainingError(
                 "another run was interrupted or finished here, with another recipe or other data",
                 where=str(self.folder),
-                remedy="Use --fresh to start over, or another `home`.",
+                remedy="Use --fresh to start over, --from RECIPE to start from its weights when files were appended, "
+                "or another `home`.",
             )
         checkpoint.restore(self.model, tensors, path)
         self.optimizer.load(_part(tensors, "optimizer."))
         if isinstance(self.sampler, Stateful):
             self.sampler.load({name: tensor.numpy() for name, tensor in _part(tensors, "negatives.").items()})
         self.step, self.best, self.stale = facts["step"], facts["best"], facts["stale"]
+        return True
 
     def go(self, watch: Callable[[Progress], None]) -> None:
         """Take the steps that are left."""
@@ -300,12 +339,12 @@ class TrainingRun:
         self.stale = 0 if better else self.stale + 1
         if better:
             self.best = recall
-            self._save("best", checkpoint.weights(self.model), recall=recall)
+            self._save("best", checkpoint.weights(self.model) | {"nameless": self.nameless}, recall=recall)
         self._save_last()
         return recall
 
     def _recall(self) -> float:
-        scorer = TowerScorer(self.model, self.examples)
+        scorer = TowerScorer(self.model, self.examples.without_ids(self.nameless))
         measure = self.training.measure
         report = evaluate({"model": scorer}, self.data, self.split.validation, ks=(measure,))
         return report.value("model", f"recall@{measure}")
@@ -343,7 +382,8 @@ class TrainingRun:
 
     def _identity(self) -> dict[str, Any]:
         counts = [len(self.data.users), len(self.data.items), len(self.data.events), len(self.split.train)]
-        return {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+        told = {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+        return {**told, "lineage": self.data.lineage}
 
 
 def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
@@ -387,6 +427,15 @@ def _frequencies(data: Prepared, events: Events, cap: int) -> Floats:
         users = data.events.users[events]
         weights = np.minimum(1, cap / np.bincount(users)[users]).astype(np.float32)
     return example_frequencies(data.events.items[events], len(data.items), weights)
+
+
+def _nameless(data: Prepared, events: Events, schema: Schema, id_dropout: float) -> Tensor:
+    """The rows whose id is never learned: items without an example, all when ids are always dropped; none where items
+    have no features, since nothing else would be known of them."""
+    learned = np.full(len(data.items), not schema.item)
+    if id_dropout < 1:
+        learned[data.events.items[events]] = True
+    return torch.from_numpy(np.flatnonzero(~learned))
 
 
 def _examples_an_epoch(log: EventLog, events: Events, training: Training) -> int:

@@ -90,10 +90,11 @@ class Popularity:
         logq *= self.count
         np.log(logq, out=logq)
         upto = np.cumsum(chances, out=chances)
+        last = catalogue.size - 1  # what is drawn needs no frequencies: they may go
 
         def draw(positives: Positives, step: int, random: np.random.Generator) -> Negatives:
             rows = np.searchsorted(upto, random.random(self.count) * upto[-1], side="right")
-            rows = np.minimum(rows, catalogue.size - 1)
+            rows = np.minimum(rows, last)
             return Negatives(rows, logq[rows], logq[positives.rows])
 
         return draw

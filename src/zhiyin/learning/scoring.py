@@ -48,4 +48,10 @@ def item_vectors(model: RetrievalModel, examples: Examples, rows: Tensor | None 
     model.eval()
     if rows is None:
         rows = torch.arange(examples.catalogue_size, device=examples.device)
-    return torch.cat([model.item_vectors(examples.items(part)) for part in torch.split(rows, BLOCK)])
+    vectors = torch.empty(0, device=examples.device)
+    for start in range(0, len(rows), BLOCK):
+        part = model.item_vectors(examples.items(rows[start : start + BLOCK]))
+        if start == 0:
+            vectors = part.new_empty(len(rows), part.shape[1])  # filled, not joined: a catalogue is held once
+        vectors[start : start + BLOCK] = part
+    return vectors

@@ -7,15 +7,17 @@ chunk are all that is ever held; then the towers are pushed back through with wh
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.learning.base import Batch, Loss, Scores
 from zhiyin.learning.distributed import Processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.optimizers import Steps
-from zhiyin.models.base import RetrievalModel, taken
+from zhiyin.models.base import Items, RetrievalModel, taken
 
 CHUNK_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26, "mps": 1 << 24}
 """Scores that are held at once: on a CPU, what stays in its caches."""
@@ -45,20 +47,28 @@ class Clock:
 
 
 class Stepper:
-    """Takes steps of one model."""
+    """Takes steps of one model. `id_dropout`: how likely an item of a step is shown to the item tower as a new one, by
+    its features alone; as a positive and as a negative alike, since the tower sees it once."""
 
     def __init__(
-        self, model: RetrievalModel, loss: Loss, optimizer: Steps, examples: Examples, crew: Processes, clock: Clock
+        self,
+        model: RetrievalModel,
+        loss: Loss,
+        optimizer: Steps,
+        examples: Examples,
+        crew: Processes,
+        clock: Clock,
+        id_dropout: float = 0.0,
     ) -> None:
         self.model, self.loss, self.optimizer, self.examples = model, loss, optimizer, examples
-        self.crew, self.clock = crew, clock
+        self.crew, self.clock, self.id_dropout = crew, clock, id_dropout
 
     def step(self, batch: Batch, left: float = 1.0) -> Tensor:
         """The batch's mean loss, weighted by reward, not yet waited for. `batch.runs` are this process's share of the
         examples; all else in `batch` is of all. `left`: the share of training that is left."""
         with self.clock.time("item tower"):
             mine = self.crew.share(len(batch.rows))
-            items = self.model.item_vectors(self.examples.items(batch.rows[mine]))
+            items = self.model.item_vectors(self._shown(batch.rows[mine]))
             everything = self.crew.gathered(items.detach(), len(batch.rows)).requires_grad_()
         with self.clock.time("user tower"):
             users = torch.cat([self.model.run_vectors(runs) for runs in batch.runs])
@@ -75,6 +85,14 @@ class Stepper:
             self._add_gradients()
             self.optimizer.step(left)
         return loss
+
+    def _shown(self, rows: Tensor) -> Items:
+        """These items as the item tower is shown them in this step."""
+        items = self.examples.items(rows)
+        if not self.id_dropout:
+            return items
+        hidden = torch.rand(len(rows), device=rows.device) < self.id_dropout
+        return replace(items, rows=torch.where(hidden, UNKNOWN, items.rows))
 
     def _compare(self, batch: Batch, users: Tensor, items: Tensor) -> Tensor:
         """The mean loss of this process's examples over all processes' weights; gradients come to users and items."""

@@ -35,6 +35,7 @@ from zhiyin.errors import (
     Failure,
     ReleaseError,
     RequestError,
+    SearchError,
     SpecError,
     StoreError,
     UserError,
@@ -217,6 +218,7 @@ def create(
             RequestError: _on_request_error,
             ReleaseError: _on_unavailable,
             ChannelError: _on_unavailable,
+            SearchError: _on_unavailable,
             StoreError: _on_unavailable,
             HTTPException: _on_http_error,
         },
@@ -314,7 +316,7 @@ async def _on_request_error(request: HTTPRequest, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: HTTPRequest, error: Exception) -> Response:
-    assert isinstance(error, ReleaseError | ChannelError | StoreError)  # noqa: S101
+    assert isinstance(error, ReleaseError | ChannelError | SearchError | StoreError)  # noqa: S101
     logger.warning("request %s %s refused: %s", request.method, request.url.path, error)
     return _refused(503, error)
 
@@ -332,7 +334,7 @@ def _guarded(handler: Handler) -> Handler:
     async def handle(request: HTTPRequest) -> Response:
         try:
             return await handler(request)
-        except (HTTPException, RequestError, ReleaseError, ChannelError, StoreError):
+        except (HTTPException, RequestError, ReleaseError, ChannelError, SearchError, StoreError):
             raise
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody

@@ -1,0 +1,85 @@
+"""The whole catalogue through an item tower, a part at a time: it takes a part's memory, whatever the catalogue."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.tables import Table
+from zhiyin.data.vocabulary import UNKNOWN
+from zhiyin.features.base import Encoded
+from zhiyin.features.schema import Schema, encode
+from zhiyin.indexes.base import Vectors
+from zhiyin.models.base import Items, RetrievalModel
+
+READ = 32_768
+"""Items that are read and encoded at a time: fewer, and what each time costs shows."""
+
+BLOCK = 4096
+"""Items in a tower at a time: what their way through it needs stays in the processor's cache."""
+
+
+def item_blocks(
+    schema: Schema, data: Prepared, size: int = READ, nameless: torch.Tensor | None = None
+) -> Iterator[Items]:
+    """All items in the order of their rows, `size` at a time; only their part of the item table is read and encoded.
+    Those of the rows `nameless` int64 are new ones to the tower: their row is `UNKNOWN`."""
+    for start in range(0, len(data.items), size):
+        part = data.item_table.arrow.slice(start, size)
+        yield _items(schema, part, _named(torch.arange(start, start + len(part)), nameless))
+
+
+def items_of(schema: Schema, data: Prepared, rows: Sequence[int], nameless: torch.Tensor | None = None) -> Items:
+    """The items of these rows, likewise."""
+    return _items(schema, data.item_table.arrow.take(pa.array(rows)), _named(torch.tensor(rows), nameless))
+
+
+@torch.inference_mode()
+def item_vectors(model: RetrievalModel, items: Items) -> Vectors:
+    """[m, d] these items' vectors."""
+    vectors: Vectors = model.item_vectors(items).numpy()
+    return vectors
+
+
+def write_vectors(tower: Callable[[Items], Vectors], blocks: Iterable[Items], count: int, path: Path) -> Vectors:
+    """[count, d] the vectors of all `count` items in `blocks`, in a new file that is memory-mapped when it is whole.
+    The next block is made while the tower works on one.
+
+    Plain writes, not through the map: a full disk is an `OSError` then, and not the end of the process.
+    """
+    coming, dim = iter(blocks), 0
+    with path.open("xb") as file, ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(next, coming, None)
+        while (items := waiting.result()) is not None:
+            waiting = ahead.submit(next, coming, None)
+            for start in range(0, len(items.rows), BLOCK):
+                vectors = np.ascontiguousarray(tower(_part(items, start, start + BLOCK)), "<f4")
+                if not dim:
+                    dim = vectors.shape[1]
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(vectors.data)
+    written: Vectors = np.load(path, mmap_mode="r")
+    return written
+
+
+def _items(schema: Schema, table: pa.Table, rows: torch.Tensor) -> Items:
+    encoded = encode(schema.item, Table(table), "items")
+    return Items(rows, {name: _tensor(column) for name, column in encoded.items()})
+
+
+def _named(rows: torch.Tensor, nameless: torch.Tensor | None) -> torch.Tensor:
+    return rows if nameless is None else rows.masked_fill(torch.isin(rows, nameless), UNKNOWN)
+
+
+def _part(items: Items, start: int, stop: int) -> Items:
+    return Items(items.rows[start:stop], {name: column[start:stop] for name, column in items.columns.items()})
+
+
+def _tensor(column: Encoded) -> torch.Tensor:
+    kind = np.int64 if np.issubdtype(column.dtype, np.integer) else np.float32
+    return torch.from_numpy(np.ascontiguousarray(column, kind))
