@@ -28,6 +28,8 @@ import torch
 from hypothesis import settings
 from qdrant_client import QdrantClient
 from qdrant_client.http import models
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
@@ -142,17 +144,29 @@ class RedisServer:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Returns when it listens."""
+        """Returns when it listens, and has read what it had kept."""
         program = shutil.which("redis-server")
         assert program, "redis-server is not here: make test installs it, CONTRIBUTING.md says how"
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--cluster-port", str(self.bus)]
         self.process = subprocess.Popen([program, *where, *kept, *self.words], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
-        while not listens(self.port):
+        while not self._answers():
             assert self.process.poll() is None, f"redis-server ended with {self.process.returncode}"
             assert time.monotonic() < deadline, "redis-server does not listen"
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        if not listens(self.port):
+            return False
+        try:
+            with self.client(retry=Retry(NoBackoff(), 0)) as client:
+                client.ping()
+        except redis.AuthenticationError:  # it wants a password, and so it is there
+            return True
+        except redis.ConnectionError:  # it is still reading
+            return False
+        return True
 
     def kill(self) -> None:
         self.process.kill()
