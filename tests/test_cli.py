@@ -243,7 +243,7 @@ def test_tune_prints_the_table_that_a_recipe_takes(recipe: Path) -> None:
 
 def test_tune_takes_the_recipes_goal_where_no_option_says_otherwise(recipe: Path) -> None:
     goal = '[index]\nuse = "auto:Auto"\nk = 7\noverlap = 0.8\nseconds = 20\n'
-    recipe.write_text(recipe.read_text() + "\n" + goal)
+    recipe.write_text(re.sub(r"(?ms)^\[index\]\n.*?(?=^\[|\Z)", "", recipe.read_text()) + "\n" + goal)
     done = zhiyin("tune", recipe, "--overlap", 0.9, "--json")
     assert done.code == 0, done.err
     assert done.json["target"] == {"overlap": 0.9, "k": 7, "threads": 1, "seed": 0}
