@@ -267,7 +267,7 @@ def ratios(lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "tuned_to_best": round(tuned[threads]["by_p50"] / hands[best][threads]["by_p50"], 3),
             "tuned_to_hnsw": round(tuned[threads]["by_p50"] / hnsw[threads]["by_p50"], 2) if hnsw else None,
         }
-    if hnsw:
+    if hnsw and "built_cpu_seconds" in tuned["build"]:
         found["build_to_hnsw"] = round(tuned["build"]["built_cpu_seconds"] / hnsw["build"]["cpu_seconds"], 3)
         found["tuning_to_hnsw_build"] = round(tuned["build"]["cpu_seconds"] / hnsw["build"]["cpu_seconds"], 3)
     return found
@@ -279,13 +279,14 @@ def summary() -> None:
     for path in sorted(RESULTS.glob("index_tuning_*.json")):
         found = json.loads(path.read_text())
         tuned = found["indexes"]["tuned"]
+        compared = found.get("ratios") or ratios(found["indexes"])
         rows.append({"vectors": path.stem.removeprefix("index_tuning_"), "tuned": tuned["spec"].split(", seed")[0]})
         rows[-1] |= {"promised": tuned["promised"], "held out": tuned["held_out"]}
         for threads in (1, 2):
-            rows[-1] |= {f"to best, {threads}": found["ratios"][f"threads_{threads}"]["tuned_to_best"]}
-            rows[-1] |= {f"to HNSW, {threads}": found["ratios"][f"threads_{threads}"]["tuned_to_hnsw"]}
-        rows[-1] |= {"best by hand": found["ratios"]["threads_1"]["best_by_hand"]}
-        rows[-1] |= {"build to HNSW's": found["ratios"].get("build_to_hnsw")}
+            rows[-1] |= {f"to best, {threads}": compared[f"threads_{threads}"]["tuned_to_best"]}
+            rows[-1] |= {f"to HNSW, {threads}": compared[f"threads_{threads}"]["tuned_to_hnsw"]}
+        rows[-1] |= {"best by hand": compared["threads_1"]["best_by_hand"]}
+        rows[-1] |= {"build to HNSW's": compared.get("build_to_hnsw")}
         rows[-1] |= {"least filtered": min(one["recall"] for one in found["filtered"] if one["index"] == "tuned")}
     printed(rows)
 
