@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "  torch, the largest part"
 	@$(PIP) torch
 	@echo "  zhiyin and the rest"
-	@$(PIP) -e '.[train,redis,scann,dev]'
+	@$(PIP) -e '.[train,redis,scann,s3,sign,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## MovieLens-100K from log to HTTP answer, in a minute or two

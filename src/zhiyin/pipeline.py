@@ -186,12 +186,12 @@ def _index_part(recipe: Recipe, at: _Evaluation, k: int) -> dict[str, Any] | Non
     from zhiyin import spec
     from zhiyin.evaluation.curve import index_part
 
-    there = Releases(recipe.releases)
+    there = recipe.releases
     if not there.ids():
         return None
     release = there.open()
     kind = spec.used_build(release.manifest["index"], "zhiyin.indexes")
-    path = recipe.releases / release.id / "index.bin"
+    path = there.root / release.id / "index.bin"
     return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k)
 
 
@@ -290,7 +290,7 @@ class Served:
 
 def serving(recipe: Recipe) -> Served:
     """Open what the service needs. Raises `StoreError` where the store cannot be opened."""
-    return Served(recipe.store.open(), Releases(recipe.releases))
+    return Served(recipe.store.open(), recipe.releases)
 
 
 def _events(data: Prepared, numbers: Events) -> list[Event]:

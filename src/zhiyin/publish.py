@@ -7,8 +7,6 @@ that was live stays live.
 
 import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zhiyin import spec
+from zhiyin import signing, spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
@@ -32,8 +30,10 @@ from zhiyin.indexes.base import IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
+from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part
 from zhiyin.models.base import Items, Queries, RetrievalModel
-from zhiyin.release import ATTRIBUTES, FORMAT, MANIFEST, Release, Releases, checksums, manifest_digest, sync_folder
+from zhiyin.places.base import MANIFEST
+from zhiyin.release import ATTRIBUTES, Release, Releases
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -64,7 +64,7 @@ def publish(
     sample: Queries,
     popular: Rows,
     index: IndexSpec | Auto,
-    root: Path,
+    root: Path | Releases,
     id: str,
     facts: Mapping[str, Any],
     promise: Promise = Promise(),
@@ -72,47 +72,47 @@ def publish(
     """Build, prove and make live one release, and return it open.
 
     `items`: the whole catalogue, one row each; `sample`: held-out queries, for parity, overlap and tuning; `popular`:
-    rows, most popular first; `index`: which one, or what is to be reached (then it is tuned); `id`: sorts after every
-    older release's; `facts`: whatever else the manifest should say (metrics, model, when). Raises `ReleaseError` when
-    towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken; nothing
-    is left behind then.
+    rows, most popular first; `index`: which one, or what is to be reached (then it is tuned); `root`: the folder
+    of the releases, or the releases themselves; `id`: sorts after every older release's; `facts`: whatever else the
+    manifest should say (metrics, model, when). Raises `ReleaseError` when towers or index do not prove themselves, when
+    it cannot be written (a full disk), when the id is taken, or when another publish is under way; nothing is left
+    behind then.
     """
-    if (root / id).exists():
-        raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
-    hidden = root / f".building-{id}"
-    shutil.rmtree(hidden, ignore_errors=True)
+    releases = root if isinstance(root, Releases) else Releases(root)
+    _refuse_keys(releases)
     facts = {**facts, "items": len(data.items)}
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        users, chosen = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
-        if chosen.measured:
-            facts = {**facts, "tuning": chosen.measured}
-        facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
-        _write_manifest(hidden, id, schema, chosen.spec, facts)
-        release = Release.open(hidden)
-        proof = prove(release, hidden, users, promise)
-        manifest = _write_manifest(hidden, id, schema, chosen.spec, {**facts, "proof": proof})
-        _sync(hidden)
-        hidden.rename(root / id)
-        _make_live(root, id)
+        with releases.publishing(id) as building:
+            hidden = building.folder
+            users, chosen = _build(hidden, model.cpu().eval(), schema, data, items, sample, popular, index)
+            if chosen.measured:
+                facts = {**facts, "tuning": chosen.measured}
+            facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
+            _write_manifest(hidden, id, schema, chosen.spec, facts)
+            release = Release.open(hidden)
+            proof = prove(release, hidden, users, promise)
+            manifest = _write_manifest(hidden, id, schema, chosen.spec, {**facts, "proof": proof}, releases.sign)
+            building.go_live()
     except OSError as error:
         raise ReleaseError(
             f"'{id}' could not be written ({error.strerror or error})",
-            where=str(root),
+            where=str(releases.root),
             remedy="Look at the disk and its space (`zhiyin releases RECIPE --prune 3` frees some). Nothing was "
             "published; the live release is untouched.",
         ) from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
     return replace(release, manifest=manifest)
 
 
-def _make_live(root: Path, id: str) -> None:
-    try:
-        Releases(root).swap(id)
-    except OSError:
-        (root / id).rename(root / f".building-{id}")  # its builder clears it away
-        raise
+def _refuse_keys(releases: Releases) -> None:
+    """Before anything is built: keys that are none, and a release that nobody who trusts these would open."""
+    own = signing.name(signing.private_key(releases.sign).public_key()) if releases.sign else ""
+    trusted = [signing.name(signing.public_key(path)) for path in releases.trust]
+    if trusted and own not in trusted:
+        raise SpecError(
+            f"what is published here would be signed by {own or 'nobody'}",
+            where="[releases] sign",
+            expected=f"the private key of {' or '.join(trusted)}",
+        )
 
 
 def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> dict[str, float]:
@@ -165,7 +165,6 @@ def _build(
     index: IndexSpec | Auto,
 ) -> tuple[Vectors, Tuned]:
     """Write every file but the manifest; the sample's user vectors [n, h, d], and the index."""
-    hidden.mkdir()
     data.items.save(hidden / "items")
     vectors = _item_vectors(model, items)
     np.save(hidden / "vectors.npy", vectors)
@@ -271,7 +270,7 @@ def _save_arrays(folder: Path, inputs: Mapping[str, Tensor]) -> None:
 
 
 def _write_manifest(
-    folder: Path, id: str, schema: Schema, index: IndexSpec, facts: Mapping[str, Any]
+    folder: Path, id: str, schema: Schema, index: IndexSpec, facts: Mapping[str, Any], key: Path | None = None
 ) -> dict[str, Any]:
     manifest = {
         "format": FORMAT,
@@ -281,15 +280,8 @@ def _write_manifest(
         **facts,
         "files": checksums(folder),
     }
+    if key:
+        manifest["signature"] = signing.sign(signed_part(manifest), key)
     manifest["digest"] = manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder, folder.parent):
-        sync_folder(path)

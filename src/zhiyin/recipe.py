@@ -15,6 +15,7 @@ from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
+from zhiyin.release import Releases, Repository
 from zhiyin.service.app import Service
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
@@ -35,6 +36,7 @@ TABLES = {
     "training": "how long, how much at a time",
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
+    "releases": "where releases are published, and who signs them",
     "store": "where profiles, events and cards are kept",
     "service": "the HTTP endpoint",
 }
@@ -79,6 +81,7 @@ class Recipe:
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
         _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.service
+        _ = recipe.releases
         return recipe
 
     @property
@@ -161,8 +164,14 @@ class Recipe:
         return self.home / "run"
 
     @property
-    def releases(self) -> Path:
-        return self.home / "releases"
+    def releases(self) -> Releases:
+        """In `home`, unless it says otherwise; paths are relative to the recipe."""
+        where = self._build(Repository, "releases")
+        root = where.root if not where.root or "://" in where.root else str(self._resolve(Path(where.root)))
+        sign = where.sign and self._resolve(where.sign)
+        return replace(where, root=root, sign=sign, trust=tuple(map(self._resolve, where.trust))).open(
+            self.home / "releases"
+        )
 
     def _resolve(self, path: Path) -> Path:
         return path if path.is_absolute() else self.path.parent / path

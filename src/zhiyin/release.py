@@ -1,7 +1,8 @@
 """A release: all that the online path needs, built, checked, published, swapped, rolled back as one immutable thing.
 
-    releases/
-      CURRENT                    the id of the live release: one line, replaced by rename
+    releases/                    a folder, or a URL (then the folder has copies)
+      CURRENT                    the id of the live release: one line, replaced at once
+      PINNED                     the ids of those that no prune removes
       20260101-120000-3f2a/
         manifest.json            format, schema, specs, metrics, and the sha256 of every other file
         items/                   the vocabulary of the catalogue
@@ -15,12 +16,11 @@
 Nothing here knows torch. No file is a pickle.
 """
 
-import hashlib
-import json
-import os
+import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,19 +28,30 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from zhiyin import spec
+from zhiyin import signing, spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.vocabulary import Rows, Vocabulary
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SpecError
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.base import Index, Vectors
+from zhiyin.manifest import FORMAT as FORMAT  # and others that belong to what a release is
+from zhiyin.manifest import manifest_digest as manifest_digest
+from zhiyin.manifest import parse_manifest, read_manifest, signed_part, verify
+from zhiyin.places.base import CURRENT as CURRENT
+from zhiyin.places.base import MANIFEST as MANIFEST
+from zhiyin.places.base import PINNED, Hold, Lock, Place
+from zhiyin.places.folder import Folder
+from zhiyin.places.remote import Remote
 
-FORMAT = 2
-"""1: the first. 2: ids by MurmurHash64A (`items/murmur.npy`), and the items' attributes for filters."""
-
-MANIFEST = "manifest.json"
-CURRENT = "CURRENT"
 ATTRIBUTES = "attributes.arrow"
+
+ID = re.compile(r"\w[\w.-]*")
+
+PUBLISH, CHANGE = "publish", "change"
+"""What one at a time may do."""
+
+WAIT = 120.0
+"""Seconds that a publish waits for a prune or a rollback before it goes live."""
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named inputs of a tower."""
@@ -70,7 +81,8 @@ class Tower:
 @dataclass(frozen=True, slots=True)
 class Release:
     """One open release. `vectors` [m, d], the vocabulary and the attributes are memory-mapped; `popular` rows, most
-    popular first; `attributes` is None in a release that was published before there were filters."""
+    popular first; `attributes` is None in a release that was published before there were filters; while there is a
+    `hold`, the release is in use."""
 
     id: str
     items: Vocabulary
@@ -82,6 +94,7 @@ class Release:
     popular: Rows
     manifest: Mapping[str, Any]
     attributes: Attributes | None = None
+    hold: Hold | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -108,151 +121,259 @@ class Release:
         )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """A release's manifest. Raises `ReleaseError` where it is missing, damaged or of a newer format."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        newer = manifest["format"] > FORMAT
-    except (FileNotFoundError, NotADirectoryError):
-        raise ReleaseError("no release here", where=str(folder), remedy="Run `zhiyin publish recipe.toml`.") from None
-    except OSError as error:
-        raise ReleaseError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"damaged: {error}", where=str(path), remedy="Roll back, or publish again.") from None
-    if newer:
-        raise ReleaseError(
-            f"release format {manifest['format']}",
-            where=str(path),
-            expected=f"format {FORMAT} or older",
-            remedy="Upgrade zhiyin, or roll back to an older release.",
-        )
-    if manifest.get("digest") != manifest_digest(manifest):
-        raise ReleaseError("damaged: its own checksum differs", where=str(path), remedy="Roll back, or publish again.")
-    return dict(manifest)
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of a manifest without its own digest."""
-    rest = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """The sha256 of every file below `folder` but the manifest, by its path there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-
-
-def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises `ReleaseError` naming the first file that is missing, changed, or unknown to the manifest."""
-    for name, wanted in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise ReleaseError("a file is missing", where=str(path), remedy="Roll back, or publish again.")
-        found = _sha256(path)
-        if found != wanted:
-            raise ReleaseError(
-                f"damaged: sha256 {found[:16]}…", where=str(path), expected=f"{wanted[:16]}…", remedy="Roll back."
-            )
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    unknown = sorted(there - set(manifest["files"]) - {MANIFEST})
-    if unknown:
-        raise ReleaseError("a file that is not in the manifest", where=str(folder / unknown[0]), remedy="Remove it.")
-
-
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """The releases in one folder, oldest first by id."""
+    """The releases in one folder, oldest first by id; or those at `url` (anything fsspec speaks), of which the folder
+    has copies.
+
+    `sign`: the private key that signs what is published. `trust`: public keys; with any, only what one of their owners
+    signed is opened or made live.
+    """
 
     root: Path
+    url: str = ""
+    sign: Path | None = None
+    trust: tuple[Path, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        return Remote(self.url, self.root) if self.url else Folder(self.root)
+
+    @property
+    def interval(self) -> float:
+        """Seconds that a follower should let pass between two looks: a look at a URL is paid for."""
+        return 2.0 if self.url else 0.5
 
     def ids(self) -> list[str]:
         """Every published release's id, oldest first."""
-        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{MANIFEST}"))
+        return self.place.ids()
 
     def current(self) -> str:
         """The live release's id. Raises `ReleaseError` when there is none."""
-        try:
-            id = (self.root / CURRENT).read_text().strip()
-        except FileNotFoundError:
-            id = ""
+        place = self.place
+        id = place.read(CURRENT).decode(errors="replace").strip()
         if not id:
             raise ReleaseError(
-                "no release is live", where=str(self.root), remedy="Run `zhiyin publish recipe.toml` first."
+                "no release is live", where=place.where, remedy="Run `zhiyin publish recipe.toml` first."
             )
+        if not ID.fullmatch(id):
+            raise ReleaseError(f"damaged: {id[:40]!r} is no id", where=f"{place.where}/{CURRENT}", remedy="Roll back.")
         return id
 
-    def open(self, id: str = "") -> Release:
-        """A release by id; the live one when none is named. Raises like `Release.open`, and `ReleaseError` for a folder
-        that was renamed: ids are what an answer is traced by."""
-        name = id or self.current()
-        release = Release.open(self.root / name)
-        if release.id != name:
+    def manifest(self, id: str) -> dict[str, Any]:
+        """What a release says of itself. Raises `ReleaseError` where that is missing, damaged, too new, or not signed
+        by one that is trusted."""
+        where = f"{self.place.where}/{id}/{MANIFEST}"
+        return self.check(parse_manifest(self.place.read(f"{id}/{MANIFEST}"), where), where)
+
+    def check(self, manifest: dict[str, Any], where: str) -> dict[str, Any]:
+        """A manifest that was read at `where`, as it is. Raises `ReleaseError` where none of those we trust signed it,
+        `SpecError` for a key file that is none."""
+        if not self.trust:
+            return manifest
+        keys = [signing.public_key(path) for path in self.trust]
+        given = manifest.get("signature")
+        if not signing.is_signed(signed_part(manifest), given, keys):
             raise ReleaseError(
-                f"it says it is '{release.id}'", where=str(self.root / name), remedy="Give the folder that name back."
+                "it is signed by nobody" if given is None else "its signature is false, or by none of those we trust",
+                where=where,
+                expected=f"a signature by {' or '.join(map(signing.name, keys))}",
+                remedy="Publish with the private key that belongs to one in [releases] trust.",
+            )
+        return manifest
+
+    def open(self, id: str = "") -> Release:
+        """A release by id; the live one when none is named. For as long as it lives it is in use: no prune removes it.
+
+        Raises like `Release.open`, and `ReleaseError` for one that is not signed by whom we trust, or whose folder was
+        renamed: ids are what an answer is traced by.
+        """
+        name, place = id or self.current(), self.place
+        try:
+            return self._open(place, name)
+        except ReleaseError:
+            if not place.forget(name):
+                raise
+            return self._open(place, name)  # the copy on this machine was damaged: a new one
+
+    def _open(self, place: Place, id: str) -> Release:
+        folder = place.folder(id, _Checks(self))
+        self.check(read_manifest(folder), str(folder / MANIFEST))
+        hold = place.hold(id)
+        release = replace(Release.open(folder), hold=hold)
+        if release.id != id:
+            raise ReleaseError(
+                f"it says it is '{release.id}'", where=str(folder), remedy="Give the folder that name back."
             )
         return release
 
     def point(self, id: str) -> None:
-        """Make a release live: one rename. Raises `ReleaseError` for an id that is not here, or a release that is
-        damaged or too new to be opened: what was live stays live then."""
-        if id not in self.ids():
-            raise ReleaseError(
-                f"there is no release '{id}'{spec.nearest(id, self.ids())}",
-                where=str(self.root),
-                expected=f"one of {', '.join(self.ids()) or 'none: publish first'}",
-            )
-        verify(self.root / id, read_manifest(self.root / id))
-        self.swap(id)
+        """Make a release live. Raises `ReleaseError` for an id that is not here, or a release that is damaged, too new
+        or not trusted: what was live stays live then; and where another changes what is live just now."""
+        self._known(id)
+        with self.changing() as place:
+            self._point(place, id)
 
     def swap(self, id: str) -> None:
         """`point`, for a release that has just proved itself."""
-        hidden = self.root / f".{CURRENT}.{os.urandom(4).hex()}"
-        try:
-            with hidden.open("w") as file:
-                file.write(id + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            hidden.replace(self.root / CURRENT)
-        finally:
-            hidden.unlink(missing_ok=True)
-        sync_folder(self.root)
+        self.place.write(CURRENT, f"{id}\n".encode())
 
     def roll_back(self) -> str:
         """Make the release before the live one live, and say which. Raises `ReleaseError` when it is the oldest, and
         like `point`."""
-        live = self.current()
-        older = [id for id in self.ids() if id < live]
-        if not older:
-            raise ReleaseError(
-                f"'{live}' is the oldest release", where=str(self.root), remedy="There is none to go back to."
-            )
-        self.point(older[-1])
+        self.current()
+        with self.changing() as place:
+            live = self.current()
+            older = [id for id in place.ids() if id < live]
+            if not older:
+                raise ReleaseError(
+                    f"'{live}' is the oldest release", where=place.where, remedy="There is none to go back to."
+                )
+            self._point(place, older[-1])
         return older[-1]
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` releases and the live one; say which went."""
-        for leftover in self.root.glob(".pruned-*"):
-            shutil.rmtree(leftover)  # a prune was killed here
-        live = self.current()
-        gone = [id for id in self.ids()[: -keep or None] if id != live]
-        for id in gone:
-            hidden = self.root / f".pruned-{id}"
-            (self.root / id).rename(hidden)  # a half-removed release is never seen
-            shutil.rmtree(hidden)
+        """Remove all but the newest `keep` releases, the live one, those pinned and those in use; say which went. What
+        a killed publish or prune left goes, too."""
+        self.current()
+        with self.changing() as place:
+            stay = {self.current(), *self.pinned()}
+            gone = [id for id in place.ids()[: -keep or None] if id not in stay and place.remove(id)]
+        with suppress(ReleaseError), place.lock(PUBLISH, 0):  # while something is built, what lies about may be its
+            place.clear()
         return gone
 
+    def pinned(self) -> list[str]:
+        """The ids of releases that no prune removes."""
+        return self.place.read(PINNED).decode().split()
 
-def sync_folder(folder: Path) -> None:
-    """fsync a folder, so that a rename in it survives a crash."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def pin(self, id: str) -> None:
+        """Keep a release until it is unpinned. Raises `ReleaseError` for an id that is not here."""
+        self._known(id)
+        self._write_pins(lambda pins: {*pins, id})
+
+    def unpin(self, id: str) -> None:
+        """Raises `ReleaseError` for a release that is not pinned."""
+        if id not in self.pinned():
+            raise ReleaseError(f"'{id}' is not pinned{spec.nearest(id, self.pinned())}", where=self.place.where)
+        self._write_pins(lambda pins: pins - {id})
+
+    def is_used(self, id: str) -> bool:
+        """Whether a process has it open."""
+        return self.place.is_held(id)
+
+    def size(self, id: str) -> int:
+        """Bytes of a release."""
+        return self.place.size(id)
+
+    @contextmanager
+    def publishing(self, id: str) -> Iterator["Building"]:
+        """A folder to build a release in, which is gone at the end of the block unless it was made live. One at a time
+        may publish: raises `ReleaseError` for the second, and where the id is taken or cannot be one."""
+        place = self.place
+        if not ID.fullmatch(id):
+            raise ReleaseError(f"'{id}' can be no release's id", expected="letters, digits, '_', '.' and '-'")
+        self.root.mkdir(parents=True, exist_ok=True)
+        with place.lock(PUBLISH, 0) as lock:
+            if id in place.ids():
+                raise ReleaseError(f"the release '{id}' exists", where=place.where, remedy="Publish under another id.")
+            place.clear()
+            folder = self.root / f".building-{id}"
+            try:
+                folder.mkdir()
+                yield Building(self, id, folder, lock)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def changing(self, wait: float = 0) -> Iterator[Place]:
+        """One at a time may change which releases there are, and which is live."""
+        place = self.place
+        with place.lock(CHANGE, wait):
+            yield place
+
+    def _point(self, place: Place, id: str) -> None:
+        folder = place.folder(id, _Checks(self))
+        verify(folder, self.check(read_manifest(folder), str(folder / MANIFEST)))
+        place.match(folder, id)
+        self.swap(id)
+
+    def _known(self, id: str) -> None:
+        there = self.ids()
+        if id not in there:
+            raise ReleaseError(
+                f"there is no release '{id}'{spec.nearest(id, there)}",
+                where=self.place.where,
+                expected=f"one of {', '.join(there) or 'none: publish first'}",
+            )
+
+    def _write_pins(self, change: Callable[[set[str]], set[str]]) -> None:
+        with self.changing(WAIT) as place:
+            pins = change({id for id in self.pinned() if id in place.ids()})
+            place.write(PINNED, "".join(f"{id}\n" for id in sorted(pins)).encode())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Where releases are published: `root`, a folder or a URL that fsspec knows; empty: in the recipe's home. `sign`
+    and `trust`: see `Releases`."""
+
+    root: str = ""
+    sign: Path | None = None
+    trust: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "://" in self.root and not self.root.partition("://")[2].strip("/"):
+            raise SpecError(f"{self.root!r}", where=".root", expected="a folder, or a URL such as s3://bucket/prefix")
+
+    def open(self, folder: Path) -> Releases:
+        """The releases; in `folder`, or with their copies there."""
+        if "://" in self.root:
+            return Releases(folder, self.root, self.sign, self.trust)
+        return Releases(Path(self.root) if self.root else folder, "", self.sign, self.trust)
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """A release that is being built in `folder`."""
+
+    releases: Releases
+    id: str
+    folder: Path
+    lock: Lock
+
+    def go_live(self) -> None:
+        """Publish what is in the folder, and make it live. Where that fails, what was live stays live."""
+        releases, place = self.releases, self.releases.place
+        releases.check(read_manifest(self.folder), self.id)
+        try:
+            place.stage(self.folder, self.id, self.lock)
+            with releases.changing(WAIT):
+                self.lock.check()
+                place.reveal(self.folder, self.id)
+                releases.swap(self.id)
+        except BaseException as error:
+            if self._went_live(place) and isinstance(error, Exception):
+                return  # an answer was lost, no more
+            with suppress(ReleaseError):
+                place.withdraw(self.folder, self.id)
+            raise
+
+    def _went_live(self, place: Place) -> bool:
+        try:
+            return place.read(CURRENT).decode().strip() == self.id
+        except ReleaseError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """What a copy must pass."""
+
+    releases: Releases
+
+    def names(self, manifest: bytes, where: str) -> list[str]:
+        return list(self.releases.check(parse_manifest(manifest, where), where)["files"])
+
+    def whole(self, folder: Path) -> None:
+        verify(folder, read_manifest(folder))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -173,15 +174,17 @@ def release_words(release: "Release") -> str:
 def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
     """The releases, oldest first (an id begins with its time, UTC), the live one marked; of one that cannot be opened
     what its `trouble` is."""
-    table = Table("release", "items", "overlap", "metrics", box=None)
+    table = Table("release", "items", "overlap", "size", "metrics", "kept", box=None)
     table.columns[0].no_wrap = True
     for one in releases:
         name = ("● " if one["live"] else "  ") + one["id"]
+        size = decimal(one["bytes"])
+        kept = ", ".join(word for word, so in (("pinned", one["pinned"]), ("in use", one["in_use"])) if so)
         if "trouble" in one:
-            table.add_row(name, "", "", escape(one["trouble"]))
+            table.add_row(name, "", "", size, escape(one["trouble"]), kept)
             continue
         metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in one.get("metrics", {}).items())
-        table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", metrics)
+        table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", size, metrics, kept)
     return table
 
 
