@@ -45,10 +45,17 @@ def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
         )
     if manifest.get("digest") != manifest_digest(manifest):
         raise ReleaseError("damaged: its own checksum differs", where=where, remedy="Roll back, or publish again.")
+    if content != written(manifest):
+        raise ReleaseError("damaged: not as it was written", where=where, remedy="Roll back, or publish again.")
     for name in map(PurePosixPath, files):
         if name.is_absolute() or ".." in name.parts:
             raise ReleaseError(f"it names the file '{name}', which lies outside", where=where)
     return dict(manifest)
+
+
+def written(manifest: Mapping[str, Any]) -> bytes:
+    """The file: this form and no other, so that no byte of it can change unnoticed."""
+    return f"{json.dumps(manifest, indent=2)}\n".encode()
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

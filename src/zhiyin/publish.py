@@ -5,7 +5,6 @@ agree with the trained model is it renamed into place and made live by a second 
 that was live stays live.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from zhiyin import signing, spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
-from zhiyin.errors import ReleaseError, SpecError
+from zhiyin.errors import ReleaseError
 from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
@@ -30,7 +29,7 @@ from zhiyin.indexes.base import IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
-from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part
+from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part, written
 from zhiyin.models.base import Items, Queries, RetrievalModel
 from zhiyin.places.base import MANIFEST
 from zhiyin.release import ATTRIBUTES, Release, Releases
@@ -79,7 +78,7 @@ def publish(
     behind then.
     """
     releases = root if isinstance(root, Releases) else Releases(root)
-    _refuse_keys(releases)
+    releases.refuse_keys()
     facts = {**facts, "items": len(data.items)}
     try:
         with releases.publishing(id) as building:
@@ -101,18 +100,6 @@ def publish(
             "published; the live release is untouched.",
         ) from error
     return replace(release, manifest=manifest)
-
-
-def _refuse_keys(releases: Releases) -> None:
-    """Before anything is built: keys that are none, and a release that nobody who trusts these would open."""
-    own = signing.name(signing.private_key(releases.sign).public_key()) if releases.sign else ""
-    trusted = [signing.name(signing.public_key(path)) for path in releases.trust]
-    if trusted and own not in trusted:
-        raise SpecError(
-            f"what is published here would be signed by {own or 'nobody'}",
-            where="[releases] sign",
-            expected=f"the private key of {' or '.join(trusted)}",
-        )
 
 
 def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> dict[str, float]:
@@ -283,5 +270,5 @@ def _write_manifest(
     if key:
         manifest["signature"] = signing.sign(signed_part(manifest), key)
     manifest["digest"] = manifest_digest(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MANIFEST).write_bytes(written(manifest))
     return manifest

@@ -182,6 +182,18 @@ class Releases:
             )
         return manifest
 
+    def refuse_keys(self) -> None:
+        """Before anything is built: raises `SpecError` for keys that are none, and where nobody who trusts these would
+        open what is signed here."""
+        own = signing.name(signing.private_key(self.sign).public_key()) if self.sign else ""
+        trusted = [signing.name(signing.public_key(path)) for path in self.trust]
+        if trusted and own not in trusted:
+            raise SpecError(
+                f"what is published here would be signed by {own or 'nobody'}",
+                where="[releases] sign",
+                expected=f"the private key of {' or '.join(trusted)}",
+            )
+
     def open(self, id: str = "") -> Release:
         """A release by id; the live one when none is named. For as long as it lives it is in use: no prune removes it.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zhiyin import signing
-from zhiyin.manifest import manifest_digest, signed_part
+from zhiyin.manifest import manifest_digest, signed_part, written
 from zhiyin.places.base import MANIFEST
 from zhiyin.release import Releases
 
@@ -29,7 +29,13 @@ def build(folder: Path, id: str, key: Path | None = None) -> None:
     if key:
         manifest["signature"] = signing.sign(signed_part(manifest), key)
     manifest["digest"] = manifest_digest(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (folder / MANIFEST).write_bytes(written(manifest))
+
+
+@pytest.fixture(scope="session")
+def whole() -> Callable[[Path, str], None]:
+    """whole(folder, id): a release there, whole and unsigned, which nobody published."""
+    return build
 
 
 @pytest.fixture(scope="session")

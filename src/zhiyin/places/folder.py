@@ -80,12 +80,15 @@ class Folder:
 
     def remove(self, id: str) -> bool:
         with unused(self.root / id / MANIFEST) as free:
-            if not free:
-                return False
-            hidden = self.root / f".pruned-{id}"
-            (self.root / id).rename(hidden)
-        shutil.rmtree(hidden)
-        return True
+            if free:
+                self.drop(id)
+            return free
+
+    def drop(self, id: str) -> None:
+        """`remove`, whoever holds it: on Linux and macOS what a process has open stays there for it."""
+        hidden = self.root / f".pruned-{id}-{os.urandom(4).hex()}"
+        (self.root / id).rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)  # what stays, `clear` removes
 
     def clear(self) -> None:
         for leftover in (*self.root.glob(".building-*"), *self.root.glob(".pruned-*")):

@@ -33,7 +33,6 @@ class _Lease:
 
     objects: Objects
     name: str
-    life: float
     token: str = field(default_factory=lambda: os.urandom(8).hex())
     stop: threading.Event = field(default_factory=threading.Event)
     process: int = field(default_factory=os.getpid)
@@ -43,23 +42,23 @@ class _Lease:
         return json.dumps({"until": until, "token": self.token, "who": who}).encode()
 
     def renew(self) -> None:
-        self.objects.write(self.name, self.content(time.time() + self.life))
+        self.objects.write(self.name, self.content(time.time() + LEASE))
 
     def start(self, act: Callable[[], None]) -> None:
         threading.Thread(target=self._run, args=(act,), name="zhiyin-lease", daemon=True).start()
 
     def _run(self, act: Callable[[], None]) -> None:
-        while not self.stop.wait(self.life / 4):
+        while not self.stop.wait(LEASE / 4):
             try:
                 act()
             except ReleaseError as error:
                 logger.warning("%s is not renewed: %s", self.name, error)
 
 
-def use(objects: Objects, id: str, life: float = LEASE) -> Hold:
+def use(objects: Objects, id: str) -> Hold:
     """Say that this process uses a release, until the answer goes. Who may not write there, or cannot just now, is
     warned, and goes on."""
-    lease = _Lease(objects, f"{IN_USE}/{id}/{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}", life)
+    lease = _Lease(objects, f"{IN_USE}/{id}/{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}")
     try:
         lease.renew()
     except ReleaseError as error:
@@ -83,7 +82,7 @@ def forget_dead(objects: Objects) -> None:
 class LeaseLock:
     """A lock on an object store: the newest of numbered leases. An older number is never the lock again."""
 
-    def __init__(self, objects: Objects, what: str, life: float) -> None:
+    def __init__(self, objects: Objects, what: str) -> None:
         self._objects, self._what = objects, what
         numbers = _numbers(objects, what)
         last = numbers[-1] if numbers else 0
@@ -91,8 +90,8 @@ class LeaseLock:
         if found.get("until", 0) > time.time():
             raise busy(what, objects.url, str(found.get("who", "")))
         self._number = last + 1
-        self._lease = _Lease(objects, _name(what, self._number), life)
-        if not objects.create(self._lease.name, self._lease.content(time.time() + life)):
+        self._lease = _Lease(objects, _name(what, self._number))
+        if not objects.create(self._lease.name, self._lease.content(time.time() + LEASE)):
             raise busy(what, objects.url, "it began in the same moment")
         self.check()
         objects.delete(_name(what, number) for number in numbers)  # never the newest
@@ -118,12 +117,12 @@ class LeaseLock:
 
 
 @contextmanager
-def locked(objects: Objects, what: str, wait: float, life: float = LEASE) -> Iterator[LeaseLock]:
+def locked(objects: Objects, what: str, wait: float) -> Iterator[LeaseLock]:
     """One at a time may `what`. Raises `ReleaseError` where another still has the lock after `wait` seconds."""
     end = time.monotonic() + wait
     while True:
         try:
-            lock = LeaseLock(objects, what, life)
+            lock = LeaseLock(objects, what)
             break
         except ReleaseError:
             if time.monotonic() >= end:

@@ -26,10 +26,10 @@ FETCH_WAIT = 600.0
 
 
 class Remote:
-    """`copies`: the folder on this machine; processes may share it. `life`: seconds that a lease is believed."""
+    """`copies`: the folder on this machine; processes may share it."""
 
-    def __init__(self, url: str, copies: Path, life: float = leases.LEASE) -> None:
-        self._objects, self._copies, self._life = Objects(url), Folder(copies), life
+    def __init__(self, url: str, copies: Path) -> None:
+        self._objects, self._copies = Objects(url), Folder(copies)
 
     @property
     def where(self) -> str:
@@ -68,8 +68,11 @@ class Remote:
                 )
 
     def forget(self, id: str) -> bool:
-        copy = self._copies.root / id
-        return (copy / MANIFEST).is_file() and self._copies.remove(id)
+        if not (self._copies.root / id / MANIFEST).is_file():
+            return False
+        with suppress(FileNotFoundError):  # another process does the same
+            self._copies.drop(id)
+        return True
 
     def stage(self, built: Path, id: str, lock: Lock) -> None:
         files = {f"{id}/{name}": path for name, path in _files(built).items() if name != MANIFEST}
@@ -104,14 +107,14 @@ class Remote:
         return sum(self._objects.sizes(id).values())
 
     def hold(self, id: str) -> Hold:
-        return Hold([self._copies.hold(id), leases.use(self._objects, id, self._life)].clear)
+        return Hold([self._copies.hold(id), leases.use(self._objects, id)].clear)
 
     def is_held(self, id: str) -> bool:
         return leases.is_used(self._objects, id)
 
     @contextmanager
     def lock(self, what: str, wait: float) -> Iterator[Lock]:
-        with leases.locked(self._objects, what, wait, self._life) as lock:
+        with leases.locked(self._objects, what, wait) as lock:
             yield lock
 
     def _folders(self) -> Iterator[tuple[str, bool]]:
