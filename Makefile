@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PROGRAMS := chromium:chromium redis-server:redis-server openssl:openssl
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench programs clean
+.PHONY: help demo test check format bench soak programs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ format: $(INSTALLED)  ## let ruff write what it can
 BENCHMARKS := $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py))
 bench: $(INSTALLED)  ## every benchmark; tables and JSON under benchmarks/results
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+soak: $(INSTALLED)  ## kill publishing 200 times; minutes
+	@for file in $(wildcard benchmarks/soak/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 programs:
 	@for one in $(PROGRAMS); do \

@@ -32,7 +32,7 @@ from zhiyin.indexes.hnsw import HNSW
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.places.base import MANIFEST
-from zhiyin.publish import Promise, publish
+from zhiyin.publish import Promise, export_user_tower, publish
 from zhiyin.release import Releases
 
 
@@ -46,7 +46,9 @@ class Publisher:
         examples = Examples(self.data, Schema().fit(self.data, split), end=split.end, device=torch.device("cpu"))
         self.schema, self.items = examples.schema, examples.items()
         self.sample = examples.queries(split.test.starts)
-        self.model = YouTubeDNN(dim=8, hidden=(16,)).build(self.schema, len(self.data.items))
+        self.model = YouTubeDNN(dim=8, hidden=(16,)).build(self.schema, len(self.data.items)).eval()
+        with tempfile.TemporaryDirectory() as folder:  # what the exporter imports, every process has then
+            export_user_tower(self.model, self.sample, Path(folder) / "tower.onnx")
 
     def start(self, number: int) -> int:
         """Begin to publish in a process of its own, and say which."""
@@ -80,7 +82,7 @@ def read(root: Path, stop: Event, out: Path) -> None:
     """Open the live release over and over; how often, how many different ones, and what went wrong."""
     seen: Counter[str] = Counter()
     trouble: list[str] = []
-    while not stop.wait(0.005):
+    while not stop.wait(0.02):
         try:
             seen[Releases(root).open().id] += 1
         except Exception as error:
@@ -88,9 +90,9 @@ def read(root: Path, stop: Event, out: Path) -> None:
     out.write_text(json.dumps({"opened": sum(seen.values()), "different": len(seen), "trouble": trouble}))
 
 
-def soak(root: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Kill `kills` publishes; where they were, and what the reader saw. Every second one is killed at any moment, the
-    others between the first manifest and the end, where the renames are."""
+def soak(root: Path, kills: int, seed: int, minutes: float) -> dict[str, Any]:
+    """Kill `kills` publishes, or as many as `minutes` allow; where they were, and what the reader saw. Every second one
+    is killed at any moment, the others between the first manifest and the end, where the renames are."""
     draw, publisher = random.Random(seed), Publisher(root)  # noqa: S311
     _ended(publisher.start(0))  # the first loads much
     began = time.monotonic()
@@ -101,12 +103,12 @@ def soak(root: Path, kills: int, seed: int) -> dict[str, Any]:
     reader.start()
     killed: Counter[str] = Counter()
     number, done = 1, 0
-    while killed.total() < kills:
+    while killed.total() < kills and time.monotonic() - began < 60 * minutes:
         number += 1
         process = publisher.start(number)
         if number % 2:
             _await(root / f".building-{_id(number)}" / MANIFEST, process)
-        time.sleep(draw.uniform(0, whole * (0.3 if number % 2 else 1.1)))
+        time.sleep(draw.uniform(0, whole * (0.12 if number % 2 else 1.0)))
         os.kill(process, signal.SIGKILL)
         if _ended(process) == 0:
             done += 1
@@ -156,10 +158,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=600.0, help="Stop after so long, however many there were.")
     parser.add_argument("--write", type=Path, help="Also write the figures there, as JSON.")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder) / "releases", words.kills, words.seed)
+        found = soak(Path(folder) / "releases", words.kills, words.seed, words.minutes)
     print(json.dumps(found, indent=1))
     if words.write:
         words.write.write_text(json.dumps(found, indent=1) + "\n")

@@ -16,6 +16,7 @@
 Nothing here knows torch. No file is a pickle.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -250,7 +251,8 @@ class Releases:
         self.current()
         with self.changing() as place:
             stay = {self.current(), *self.pinned()}
-            gone = [id for id in place.ids()[: -keep or None] if id not in stay and place.remove(id)]
+            old = [id for id in place.ids()[: -keep or None] if id not in stay]
+            gone = [id for id in old if _is_release(place.read(f"{id}/{MANIFEST}"), id) and place.remove(id)]
         with suppress(ReleaseError), place.lock(PUBLISH, 0):  # while something is built, what lies about may be its
             place.clear()
         return gone
@@ -376,6 +378,14 @@ class Building:
             return place.read(CURRENT).decode().strip() == self.id
         except ReleaseError:
             return False
+
+
+def _is_release(manifest: bytes, id: str) -> bool:
+    """Whether a folder is one of ours to remove, damaged or not: others may have a `manifest.json`, too."""
+    try:
+        return bool(json.loads(manifest)["id"] == id)
+    except (ValueError, KeyError, TypeError):
+        return re.fullmatch(r"\d{8}-\d{6}-\w{4}", id) is not None
 
 
 @dataclass(frozen=True, slots=True)

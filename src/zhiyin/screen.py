@@ -172,9 +172,9 @@ def release_words(release: "Release") -> str:
 
 
 def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
-    """The releases, oldest first (an id begins with its time, UTC), the live one marked; of one that cannot be opened
-    what its `trouble` is."""
-    table = Table("release", "items", "overlap", "size", "metrics", "kept", box=None)
+    """The releases, oldest first (an id begins with its time, UTC), the live one marked; `kept`: what a prune spares
+    and why; of one that cannot be opened what its `trouble` is."""
+    table = Table("release", "items", "overlap", "size", "validation", "kept", box=None)
     table.columns[0].no_wrap = True
     for one in releases:
         name = ("● " if one["live"] else "  ") + one["id"]
@@ -183,7 +183,8 @@ def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
         if "trouble" in one:
             table.add_row(name, "", "", size, escape(one["trouble"]), kept)
             continue
-        metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in one.get("metrics", {}).items())
+        measured = one.get("metrics", {}).items()
+        metrics = ", ".join(f"{metric.removeprefix('validation ')} {value:.4f}" for metric, value in measured)
         table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", size, metrics, kept)
     return table
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from zhiyin.errors import ReleaseError
+from zhiyin.places.objects import Objects
 from zhiyin.release import Release, Releases
 
 A, B, C, D = "20260101-000000-aaaa", "20260102-000000-bbbb", "20260103-000000-cccc", "20260104-000000-dddd"
@@ -61,6 +62,43 @@ def test_a_prune_spares_the_newest_the_live_one_those_pinned_and_those_in_use(th
     assert writer.prune(1) == [B]
     assert writer.ids() == [C]
     assert server.open().id == C
+
+
+def test_what_is_not_ours_is_neither_pruned_nor_cleared_away(there: There, add: Add) -> None:
+    """A bucket, or a folder, that others use, too."""
+    releases = there()
+    add(releases, A)
+    add(releases, B)
+    for name in ("20250101", "20250101-000000-0000"):  # one has a name as ours have
+        folder = releases.root / "theirs"
+        (folder / "deep").mkdir(parents=True)
+        (folder / "manifest.json").write_text('{"id": "theirs", "format": 1, "files": {}}')
+        (folder / "deep" / "data").write_text("dear")
+        put(releases, folder, name)
+    put_loose(releases)
+    assert releases.prune(1) == [A]
+    add(releases, C)
+    for name in ("20250101", "20250101-000000-0000"):
+        assert releases.place.read(f"{name}/deep/data") == b"dear"
+    assert releases.place.read("loose/data") == b"dear"
+
+
+def put(releases: Releases, folder: Path, name: str) -> None:
+    """Move a folder to where the releases are."""
+    if releases.url:
+        objects = Objects(releases.url)
+        objects.send({f"{name}/{path.relative_to(folder)}": path for path in folder.rglob("*") if path.is_file()})
+        shutil.rmtree(folder)
+    else:
+        folder.rename(releases.root / name)
+
+
+def put_loose(releases: Releases) -> None:
+    """A folder without a manifest."""
+    folder = releases.root / "theirs"
+    folder.mkdir()
+    (folder / "data").write_text("dear")
+    put(releases, folder, "loose")
 
 
 def test_pins_are_of_releases_that_are_there(there: There, add: Add) -> None:

@@ -127,10 +127,11 @@ def test_an_object_that_was_cut_short_or_lost_leaves_the_old_release_live(
     add(writer, B)
     name = f"{B}/golden/user_vectors.npy"
     content = objects.read(name)
-    for breaks, said in (
+    cases: list[tuple[Callable[[], None], str]] = [
         (lambda: objects.write(name, content[:-1]), f"{writer.url}/{name}: damaged"),
         (lambda: objects.delete([name]), f"{writer.url}/{name}: a file is missing"),
-    ):
+    ]
+    for breaks, said in cases:
         breaks()
         until(lambda said=said: said in live.trouble, live)  # type: ignore[misc]
         assert live.release.id == A

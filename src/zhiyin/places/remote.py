@@ -18,6 +18,8 @@ from zhiyin.places.base import CURRENT, MANIFEST, PINNED, Checks, Hold, Lock
 from zhiyin.places.folder import Folder
 from zhiyin.places.objects import Objects
 
+UNFINISHED = ".unfinished"
+
 COPIES = 2
 """Copies that stay on this machine beside those in use: the newest used."""
 
@@ -36,7 +38,8 @@ class Remote:
         return self._objects.url
 
     def ids(self) -> list[str]:
-        return [id for id, whole in self._folders() if whole]
+        names = (name for name in self._objects.children("") if not name.startswith("."))
+        return [name for name in names if name not in (CURRENT, PINNED) and self._is_whole(name)]
 
     def read(self, name: str) -> bytes:
         return self._objects.read(name)
@@ -76,30 +79,34 @@ class Remote:
 
     def stage(self, built: Path, id: str, lock: Lock) -> None:
         files = {f"{id}/{name}": path for name, path in _files(built).items() if name != MANIFEST}
+        self._objects.write(f"{UNFINISHED}/{id}", b"")
         self._objects.send(files)
         self.match(built, id)
         lock.check()
 
     def reveal(self, built: Path, id: str) -> None:
         self._objects.write(f"{id}/{MANIFEST}", (built / MANIFEST).read_bytes())
+        self._objects.delete([f"{UNFINISHED}/{id}"])
         with suppress(OSError):  # a copy saves this machine the download, no more
             built.rename(self._copies.root / id)
 
     def withdraw(self, built: Path, id: str) -> None:
-        if not self._objects.exists(f"{id}/{MANIFEST}"):  # else the pointer to it may still be on its way
+        if not self._is_whole(id):  # else the pointer to it may still be on its way
             self._delete(id)
 
     def remove(self, id: str) -> bool:
         if self.is_held(id):
             return False
+        self._objects.write(f"{UNFINISHED}/{id}", b"")
+        self._objects.delete([f"{id}/{MANIFEST}"])  # first: without it, it is no release
         self._delete(id)
         return True
 
     def clear(self) -> None:
         for leftover in self._copies.root.glob(".building-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for id, whole in self._folders():
-            if not whole:
+        for id in self._objects.children(UNFINISHED):
+            if not self._is_whole(id):
                 self._delete(id)
         leases.forget_dead(self._objects)
 
@@ -117,15 +124,12 @@ class Remote:
         with leases.locked(self._objects, what, wait) as lock:
             yield lock
 
-    def _folders(self) -> Iterator[tuple[str, bool]]:
-        """Each, and whether it is a whole release."""
-        for name in self._objects.children(""):
-            if not name.startswith(".") and name not in (CURRENT, PINNED):
-                yield name, self._objects.exists(f"{name}/{MANIFEST}")
+    def _is_whole(self, id: str) -> bool:
+        return self._objects.exists(f"{id}/{MANIFEST}")
 
     def _delete(self, id: str) -> None:
-        self._objects.delete([f"{id}/{MANIFEST}"])  # first: without it, it is no release
         self._objects.delete(f"{id}/{name}" for name in self._objects.sizes(id))
+        self._objects.delete([f"{UNFINISHED}/{id}"])
 
     def _make_room(self) -> None:
         """Remove what killed downloads left, and copies that were not used lately."""
