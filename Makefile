@@ -45,8 +45,9 @@ BENCHMARKS := $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py))
 bench: $(INSTALLED)  ## every benchmark; tables and JSON under benchmarks/results
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-soak: $(INSTALLED)  ## kill publishing 200 times; minutes
-	@for file in $(wildcard benchmarks/soak/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+soak: $(INSTALLED)  ## kill publishing 400 times while a reader looks on; many minutes
+	$(BIN)/python benchmarks/soak/killed_publishes.py
+	$(BIN)/python benchmarks/soak/killed_publishes.py --copied
 
 programs:
 	@for one in $(PROGRAMS); do \

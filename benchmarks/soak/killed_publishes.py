@@ -1,11 +1,13 @@
 """Kill publishing at random moments, many times, while a reader opens what is live all the while.
 
     python benchmarks/soak/killed_publishes.py --kills 200
+    python benchmarks/soak/killed_publishes.py --kills 200 --copied
 
 Every publish is a real one – towers exported, index built, proved – of a small untrained model, in a process of its
 own that gets SIGKILL after a random part of the time that a whole one takes. The reader, another process, must have
 opened a valid release every time it looked. After the last kill a publish must succeed, and nothing may be left of the
-killed ones but whole releases.
+killed ones but whole releases. With `--copied`, the files come from the first release instead of a model: what is left
+is opening, fsyncs and renames, where a kill could do harm, at a tenth of the time.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,17 +33,18 @@ from zhiyin.data.splits import LeaveLastOut
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.learning.examples import Examples
+from zhiyin.manifest import manifest_digest, read_manifest, written
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.places.base import MANIFEST
 from zhiyin.publish import Promise, export_user_tower, publish
-from zhiyin.release import Releases
+from zhiyin.release import Release, Releases
 
 
 class Publisher:
     """A small world and a model of it, from which a process that was forked here publishes."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, copied: bool) -> None:
+        self.root, self.copied = root, copied
         self.data = worlds.tastes(60, 50, 5, 6, seed=1).data
         split = LeaveLastOut().split(self.data.events, self.data.clock)
         examples = Examples(self.data, Schema().fit(self.data, split), end=split.end, device=torch.device("cpu"))
@@ -56,11 +60,19 @@ class Publisher:
         if process == 0:
             code = 1
             try:
-                self._publish(number)
+                (self._copy if self.copied and number else self._publish)(number)
                 code = 0
             finally:
                 os._exit(code)
         return process
+
+    def _copy(self, number: int) -> None:
+        with Releases(self.root).publishing(_id(number)) as building:
+            shutil.copytree(self.root / _id(0), building.folder, dirs_exist_ok=True)
+            manifest = {**read_manifest(building.folder), "id": _id(number)}
+            (building.folder / MANIFEST).write_bytes(written({**manifest, "digest": manifest_digest(manifest)}))
+            Release.open(building.folder)
+            building.go_live()
 
     def _publish(self, number: int) -> None:
         publish(
@@ -90,10 +102,10 @@ def read(root: Path, stop: Event, out: Path) -> None:
     out.write_text(json.dumps({"opened": sum(seen.values()), "different": len(seen), "trouble": trouble}))
 
 
-def soak(root: Path, kills: int, seed: int, minutes: float) -> dict[str, Any]:
+def soak(root: Path, kills: int, seed: int, minutes: float, *, copied: bool) -> dict[str, Any]:
     """Kill `kills` publishes, or as many as `minutes` allow; where they were, and what the reader saw. Every second one
     is killed at any moment, the others between the first manifest and the end, where the renames are."""
-    draw, publisher = random.Random(seed), Publisher(root)  # noqa: S311
+    draw, publisher = random.Random(seed), Publisher(root, copied=copied)  # noqa: S311
     _ended(publisher.start(0))  # the first loads much
     began = time.monotonic()
     assert _ended(publisher.start(1)) == 0, "a publish that nobody killed failed"
@@ -159,10 +171,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=600.0, help="Stop after so long, however many there were.")
+    parser.add_argument("--copied", action="store_true", help="Publish copies of the first release.")
     parser.add_argument("--write", type=Path, help="Also write the figures there, as JSON.")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder) / "releases", words.kills, words.seed, words.minutes)
+        found = soak(Path(folder) / "releases", words.kills, words.seed, words.minutes, copied=words.copied)
     print(json.dumps(found, indent=1))
     if words.write:
         words.write.write_text(json.dumps(found, indent=1) + "\n")
