@@ -36,7 +36,7 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
-from zhiyin.release import Release
+from zhiyin.release import Release, Releases
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.redis import Redis
@@ -96,7 +96,9 @@ Publisher = Callable[..., Release]
 def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
     """published(root, id, seed=0, index=Exact()): a release of an untrained YouTubeDNN, whose seed is all its taste."""
 
-    def make(root: Path, id: str, seed: int = 0, index: IndexSpec = Exact(), overlap: float = 0.5) -> Release:
+    def make(
+        root: Path | Releases, id: str, seed: int = 0, index: IndexSpec = Exact(), overlap: float = 0.5
+    ) -> Release:
         torch.manual_seed(seed)
         return publish(
             YouTubeDNN(dim=16, hidden=(32,)).build(examples.schema, len(data.items)),

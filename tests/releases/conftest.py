@@ -108,6 +108,16 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ours.key, ours.pub, theirs.key, theirs.pub; rsa.key, rsa.pub"""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, kind in (("ours", "ed25519"), ("theirs", "ed25519"), ("rsa", "rsa")):
+        for line in (f"genpkey -algorithm {kind} -out {name}.key", f"pkey -in {name}.key -pubout -out {name}.pub"):
+            subprocess.run(["openssl", *line.split()], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 KINDS = ("folder", "memory", "s3")
 
 

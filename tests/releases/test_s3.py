@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import numpy as np
 import pytest
 
 from zhiyin.errors import ReleaseError, SpecError
 from zhiyin.manifest import manifest_digest, written
 from zhiyin.places.base import MANIFEST
 from zhiyin.places.objects import Objects
-from zhiyin.release import Releases
+from zhiyin.release import Release, Releases
 from zhiyin.service.live import Live
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ def reader(writer: Releases, tmp_path: Path) -> Releases:
 
 def folders(releases: Releases) -> list[str]:
     return sorted(path.name for path in releases.root.iterdir() if path.is_dir())
+
+
+def test_a_trained_model_is_published_there_signed_and_served_by_another_machine(
+    url: str, published: Callable[..., Release], keys: Path, tmp_path: Path
+) -> None:
+    writer = Releases(tmp_path / "writer", url, sign=keys / "ours.key")
+    release = published(writer, A, seed=1)
+    reader = Releases(tmp_path / "reader", url, trust=(keys / "ours.pub",))
+    live = Live(reader).release
+    assert live.id == release.id == A
+    assert live.manifest == release.manifest
+    np.testing.assert_array_equal(live.vectors, release.vectors)
+    assert reader.is_used(A)
+    with pytest.raises(ReleaseError, match=f"{url}: the release '{A}' exists"):
+        published(writer, A)
+    with pytest.raises(SpecError, match="would be signed by nobody"):
+        published(reader, B)
 
 
 KILLED = """

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,16 +19,6 @@ from zhiyin.service.live import Live
 A, B = "20260101-000000-aaaa", "20260102-000000-bbbb"
 
 Add = Callable[[Releases, str], None]
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ours.key, ours.pub, theirs.key, theirs.pub; rsa.key, rsa.pub"""
-    folder = tmp_path_factory.mktemp("keys")
-    for name, kind in (("ours", "ed25519"), ("theirs", "ed25519"), ("rsa", "rsa")):
-        for line in (f"genpkey -algorithm {kind} -out {name}.key", f"pkey -in {name}.key -pubout -out {name}.pub"):
-            subprocess.run(["openssl", *line.split()], cwd=folder, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture
