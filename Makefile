@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PROGRAMS := chromium:chromium redis-server:redis-server openssl:openssl
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench programs clean
+.PHONY: help demo test check format bench soak programs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "  torch, the largest part"
 	@$(PIP) torch
 	@echo "  zhiyin and the rest"
-	@$(PIP) -e '.[train,redis,scann,milvus,qdrant,sweep,dev]'
+	@$(PIP) -e '.[train,redis,scann,milvus,qdrant,s3,sign,sweep,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## MovieLens-100K from log to HTTP answer, in a minute or two
@@ -44,6 +44,10 @@ format: $(INSTALLED)  ## let ruff write what it can
 BENCHMARKS := $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py))
 bench: $(INSTALLED)  ## every benchmark; tables and JSON under benchmarks/results
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+soak: $(INSTALLED)  ## kill publishing 400 times while a reader looks on; many minutes
+	$(BIN)/python benchmarks/soak/killed_publishes.py
+	$(BIN)/python benchmarks/soak/killed_publishes.py --copied
 
 programs:
 	@for one in $(PROGRAMS); do \

@@ -5,12 +5,12 @@ python retrieve.py RECIPE USER
 
 import sys
 
-from zhiyin import Recipe, Releases, Request, Retriever
+from zhiyin import Recipe, Request, Retriever
 
 
 def main(path: str, user: str) -> None:
     recipe = Recipe.read(path)
-    store, release = recipe.store.open(), Releases(recipe.releases).open()
+    store, release = recipe.store.open(), recipe.releases.open()
     requests = [Request(user=user, k=5), Request(user=user, k=5, exclude_seen=False), Request(k=5)]
     for request, found in zip(requests, Retriever(store).retrieve(release, requests), strict=True):
         who = request.user or "a stranger"

@@ -1,4 +1,5 @@
-"""What several test files stand on: a tiny log, a release of an untrained model on it, and real servers."""
+"""What several test files stand on: a tiny log, a release of an untrained model on it, releases without a publish, and
+real servers."""
 
 import contextlib
 import http.server
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import fsspec
 import numpy as np
 import pytest
 import redis
@@ -31,6 +33,7 @@ from qdrant_client.http import models
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from zhiyin import signing
 from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import LeaveLastOut, Split
@@ -46,9 +49,11 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.milvus import Milvus
 from zhiyin.indexes.qdrant import Qdrant
 from zhiyin.learning.examples import Examples
+from zhiyin.manifest import manifest_digest, signed_part, written
 from zhiyin.models.youtube_dnn import YouTubeDNN
+from zhiyin.places.base import MANIFEST
 from zhiyin.publish import Promise, publish
-from zhiyin.release import Release
+from zhiyin.release import Release, Releases
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.redis import Redis
@@ -108,7 +113,9 @@ Publisher = Callable[..., Release]
 def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
     """published(root, id, seed=0, index=Exact()): a release of an untrained YouTubeDNN, whose seed is all its taste."""
 
-    def make(root: Path, id: str, seed: int = 0, index: IndexSpec = Exact(), overlap: float = 0.5) -> Release:
+    def make(
+        root: Path | Releases, id: str, seed: int = 0, index: IndexSpec = Exact(), overlap: float = 0.5
+    ) -> Release:
         torch.manual_seed(seed)
         return publish(
             YouTubeDNN(dim=16, hidden=(32,)).build(examples.schema, len(data.items)),
@@ -421,3 +428,110 @@ def hosted(request: pytest.FixtureRequest) -> Callable[[IndexSpec], IndexSpec]:
         return example
 
     return place
+
+
+GOLDEN = Path(__file__).parent / "golden" / "format-2" / "20260101-000000-0001"
+
+Add = Callable[[Releases, str], None]
+
+
+def build(folder: Path, id: str, key: Path | None = None) -> None:
+    """A whole release in an empty folder."""
+    shutil.copytree(GOLDEN, folder, dirs_exist_ok=True)
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"id": id}
+    if key:
+        manifest["signature"] = signing.sign(signed_part(manifest), key)
+    manifest["digest"] = manifest_digest(manifest)
+    (folder / MANIFEST).write_bytes(written(manifest))
+
+
+@pytest.fixture(scope="session")
+def whole() -> Callable[[Path, str], None]:
+    """whole(folder, id): a release there, whole and unsigned, which nobody published."""
+    return build
+
+
+@pytest.fixture(scope="session")
+def add() -> Add:
+    """add(releases, id): publish a release, signed with the key of `releases`."""
+
+    def add(releases: Releases, id: str) -> None:
+        with releases.publishing(id) as building:
+            build(building.folder, id, releases.sign)
+            building.go_live()
+
+    return add
+
+
+class S3:
+    """A moto server of our own on a free loopback port, with an empty bucket."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        self.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when there is a bucket. A server that was killed has forgotten all."""
+        with (self.folder / "log").open("ab") as log:
+            words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                fsspec.filesystem("s3", use_listings_cache=False).mkdir("bucket")
+                return
+            except Exception:
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline, "moto does not answer"
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """The server; s3fs finds it by the environment, as a user's would."""
+    (port,) = free_ports(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+        }.items():
+            patch.setitem(os.environ, name, value)
+        server = S3(tmp_path_factory.mktemp("s3"), port)
+        yield server
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ours.key, ours.pub, theirs.key, theirs.pub; rsa.key, rsa.pub"""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, kind in (("ours", "ed25519"), ("theirs", "ed25519"), ("rsa", "rsa")):
+        for line in (f"genpkey -algorithm {kind} -out {name}.key", f"pkey -in {name}.key -pubout -out {name}.pub"):
+            subprocess.run(["openssl", *line.split()], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+KINDS = ("folder", "memory", "s3")
+
+
+@pytest.fixture(params=KINDS)
+def there(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Releases]:
+    """there(): releases at one place of each kind; each call is another machine that shares it."""
+    where = uuid.uuid4().hex
+    if request.param == "folder":
+        return lambda: Releases(tmp_path / "shared")
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    base = {"memory": "memory://", "s3": "s3://bucket/"}[request.param]
+    return lambda: Releases(tmp_path / uuid.uuid4().hex, url=f"{base}{where}/releases")

@@ -334,6 +334,13 @@ def test_releases_are_listed_rolled_back_and_pruned(recipe: Path) -> None:
     assert Releases(root).current() == first
     broken.write_bytes(whole)
     assert zhiyin("rollback", recipe, "--to", second["release"]).code == 0
+    pinned, other = zhiyin("releases", recipe, "--pin", first, "--prune", "1", "--json").json
+    assert (pinned["pinned"], pinned["in_use"], other["pinned"]) == (True, False, False)
+    assert pinned["bytes"] == sum(path.stat().st_size for path in (root / first).rglob("*") if path.is_file())
+    refused(zhiyin("releases", recipe, "--unpin", first[:-1]), 1, f"did you mean '{first}'?")
+    used = Releases(root).open(first)
+    assert zhiyin("releases", recipe, "--unpin", first, "--prune", "1", "--json").json[0]["in_use"]
+    del used
     (root / first / "manifest.json").write_text("{")
     assert "damaged" in zhiyin("releases", recipe).err
     assert zhiyin("releases", recipe, "--prune", "1", "--json").json[0]["id"] == second["release"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from zhiyin import Recipe, Releases, Request, Retriever, pipeline
+from zhiyin import Recipe, Request, Retriever, pipeline
 from zhiyin.data.datasets import DATASETS
 from zhiyin.data.worlds import tastes
 from zhiyin.errors import DataError
@@ -76,7 +76,7 @@ def test_the_live_release_answers_a_script(
 
 def test_its_channels_are_published_and_answer(shop: Path) -> None:
     recipe = Recipe.read(shop / "own-log.toml")
-    release, store = Releases(recipe.releases).open(), recipe.store.open()
+    release, store = recipe.releases.open(), recipe.store.open()
     assert set(release.tables) == {"fresh", "together", "trending"}
     assert release.manifest["channels"]["trending"] == {
         "use": "popular:Popular", "half_life": 3.0, "segment": "country",
@@ -94,7 +94,7 @@ def test_what_a_channel_lacks_in_the_log_is_said_before_anything_is_published(sh
     recipe = short("own-log.toml", shop, online=online)
     with pytest.raises(DataError, match=r"^online\.channels\.new channel Fresh column: no column 'published'"):
         pipeline.publish(recipe)
-    assert len(Releases(recipe.releases).ids()) == 1
+    assert len(recipe.releases.ids()) == 1
 
 
 def test_losses_are_compared(shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,4 +84,4 @@ def test_without_apt_the_way_out_is_told(checkout: Path) -> None:
 
 def test_help_lists_every_goal_that_is_for_people(checkout: Path) -> None:
     listed = [line.split()[0] for line in make(checkout).stdout.splitlines()]
-    assert listed == ["help", "demo", "test", "check", "format", "bench", "clean"]
+    assert listed == ["help", "demo", "test", "check", "format", "bench", "soak", "clean"]

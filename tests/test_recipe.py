@@ -30,6 +30,7 @@ from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise
 from zhiyin.ranges import Choice, Range
 from zhiyin.recipe import TABLES, Recipe
+from zhiyin.release import Releases
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
 from zhiyin.stores.lmdb import LMDB
@@ -87,6 +88,9 @@ use = "exact:Exact"
 
 [promise]
 overlap = 0.9
+
+[releases]
+root = "s3://bucket/films"
 
 [store]
 use = "memory:Memory"
@@ -147,6 +151,7 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     assert recipe.ranges == {"model.dim": Choice((16, 32)), "optimizer.lr": Range(1e-4, 1e-2, log=True)}
     assert recipe.index == Exact()
     assert recipe.promise == Promise(overlap=0.9)
+    assert recipe.releases == Releases(recipe.home / "releases", "s3://bucket/films")
     assert recipe.store == Memory(keep=9)
     assert recipe.online == Online(
         ("deep", "trending"), Quota({"deep": 9, "trending": 1}), "welcome", 30.0,
@@ -175,9 +180,25 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
 
 def test_what_is_made_lies_in_home(tmp_path: Path) -> None:
     recipe = Recipe.read(written(tmp_path, f'home = "{tmp_path}/out"\n{LEAST}'))
-    assert (recipe.prepared, recipe.run, recipe.releases) == tuple(
+    assert (recipe.prepared, recipe.run, recipe.releases.root) == tuple(
         tmp_path / "out" / name for name in ("prepared", "run", "releases")
     )
+
+
+def test_releases_are_where_the_recipe_says(tmp_path: Path) -> None:
+    def releases(table: str) -> Releases:
+        return Recipe.read(written(tmp_path, f"{LEAST}\n[releases]\n{table}\n")).releases
+
+    home = tmp_path / "recipe" / "releases"
+    assert releases("") == Releases(home)
+    assert releases('root = "shared"') == Releases(tmp_path / "shared")
+    assert releases('root = "/mnt/shared"') == Releases(Path("/mnt/shared"))
+    assert releases('root = "s3://bucket/films"') == Releases(home, "s3://bucket/films")
+    assert releases('sign = "a.key"\ntrust = ["a.pub", "/b.pub"]') == Releases(
+        home, "", tmp_path / "a.key", (tmp_path / "a.pub", Path("/b.pub"))
+    )
+    with pytest.raises(SpecError, match=r"recipe\.toml releases\.root: 's3://'; expected a folder, or a URL such as"):
+        releases('root = "s3://"')
 
 
 def test_paths_are_beside_the_recipe_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,14 +166,16 @@ def test_a_profile_is_sorted_and_adds_up() -> None:
 def test_data_sets_and_releases_are_whole(width: int, release: Release) -> None:
     console = terminal(width)
     console.print(screen.data_sets_table(DATASETS))
-    console.print(
-        screen.releases_table([{**release.manifest, "live": False}, {**release.manifest, "id": "other", "live": True}])
-    )
+    one = {**release.manifest, "live": False, "pinned": True, "in_use": True, "bytes": 123_456}
+    console.print(screen.releases_table([one, {**one, "id": "other", "live": True, "pinned": False}]))
     text = shown(console)
     assert "…" not in text
     assert [name for name in DATASETS if name not in text] == []
     assert f"  {release.id}" in text
     assert "● other" in text
+    assert "123.5 kB" in text
+    assert text.count("in use") == 2
+    assert text.count("pinned") == 1
 
 
 def test_a_pipe_has_room_unless_columns_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

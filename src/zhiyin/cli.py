@@ -41,6 +41,7 @@ from zhiyin.screen import (
 
 if TYPE_CHECKING:
     from zhiyin.recipe import Recipe
+    from zhiyin.release import Releases
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -401,21 +402,25 @@ def load(recipe: RecipePath, as_json: Json = False) -> None:
 def releases(
     recipe: RecipePath,
     prune: Annotated[
-        int | None, typer.Option(metavar="N", help="Remove all but the newest N and the live one.", min=0)
+        int | None,
+        typer.Option(metavar="N", help="Remove all but the newest N, the live one, those pinned or in use.", min=0),
     ] = None,
+    pin: Annotated[str, typer.Option(metavar="ID", help="Keep this one until it is unpinned.")] = "",
+    unpin: Annotated[str, typer.Option(metavar="ID", help="No longer keep it.")] = "",
     as_json: Json = False,
 ) -> None:
-    """List the releases, the live one marked."""
-    from zhiyin.release import Releases
-
-    there = Releases(_recipe(recipe).releases)
+    """List the releases: which is live, which are pinned or in use by a server, their size and metrics."""
+    there = _recipe(recipe).releases
+    if unpin:
+        there.unpin(unpin)
+    if pin:
+        there.pin(pin)
     if prune is not None:
         for gone in there.prune(prune):
             console.print(f"removed {gone}")
-    live = there.current()
-    told = [{"id": id, "live": id == live, **_manifest(there.root / id)} for id in there.ids()]
+    told = _told(there)
     if as_json:
-        kept = ("id", "live", "created", "items", "proof", "metrics", "trouble")
+        kept = ("id", "live", "pinned", "in_use", "bytes", "created", "items", "proof", "metrics", "trouble")
         print(json.dumps([{name: one[name] for name in kept if name in one} for one in told]))
         return
     console.print(releases_table(told))
@@ -427,10 +432,8 @@ def rollback(
     to: Annotated[str, typer.Option(help="The release to make live; the one before the live one when left out.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Make an older release live again, after its checksums were verified. Servers follow within a second."""
-    from zhiyin.release import Releases
-
-    there = Releases(_recipe(recipe).releases)
+    """Make an older release live again, after its checksums were verified. Servers follow within seconds."""
+    there = _recipe(recipe).releases
     before = there.current()
     if to:
         there.point(to)
@@ -465,7 +468,7 @@ def serve(
     logging.getLogger("zhiyin").setLevel(logging.INFO)
     served = serving(read)
     try:
-        live = Live(served.releases, served.store)
+        live = Live(served.releases, served.store, interval=served.releases.interval)
         run(live, served.store, settings, lambda words: say(console, words), read.online)
     finally:
         served.store.close()
@@ -574,14 +577,17 @@ def _diversity(word: str) -> dict[str, Any]:
     return {"by": by, "weight": weight}
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What a release says of itself; its trouble, where it cannot be read."""
-    from zhiyin.release import read_manifest
-
-    try:
-        return read_manifest(folder)
-    except ReleaseError as error:
-        return {"trouble": error.what}
+def _told(releases: "Releases") -> list[dict[str, Any]]:
+    """What there is to say of each release; its trouble, where it cannot be opened."""
+    live, pinned, told = releases.current(), releases.pinned(), []
+    for id in releases.ids():
+        try:
+            said = releases.manifest(id)
+        except ReleaseError as error:
+            said = {"trouble": error.what}
+        marks = {"live": id == live, "pinned": id in pinned, "in_use": releases.is_used(id)}
+        told.append({**said, "id": id, **marks, "bytes": releases.size(id)})
+    return told
 
 
 def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> None:

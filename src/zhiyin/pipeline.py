@@ -204,12 +204,12 @@ def _index_part(recipe: Recipe, at: _Evaluation, k: int) -> dict[str, Any] | Non
     from zhiyin import spec
     from zhiyin.evaluation.curve import index_part
 
-    there = Releases(recipe.releases)
+    there = recipe.releases
     if not there.ids():
         return None
     release = there.open()
     kind = spec.used_build(release.manifest["index"], "zhiyin.indexes")
-    path = recipe.releases / release.id / "index.bin"
+    path = there.root / release.id / "index.bin"
     return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k)
 
 
@@ -304,7 +304,7 @@ def _trained_vectors(recipe: Recipe, folder: Path) -> tuple["Vectors", "Vectors"
 
 def _published_vectors(recipe: Recipe, id: str) -> tuple["Vectors", "Vectors"]:
     """The same of a release, whose own user tower sees the histories in its own rows."""
-    release = Releases(recipe.releases).open(id)
+    release = recipe.releases.open(id)
     import torch
 
     from zhiyin.learning.examples import Examples
@@ -397,7 +397,7 @@ class Served:
 
 def serving(recipe: Recipe) -> Served:
     """Open what the service needs. Raises `StoreError` where the store cannot be opened."""
-    return Served(recipe.store.open(), Releases(recipe.releases))
+    return Served(recipe.store.open(), recipe.releases)
 
 
 def consume(

@@ -5,10 +5,7 @@ agree with the trained model is it renamed into place and made live by a second 
 that was live stays live.
 """
 
-import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zhiyin import spec
+from zhiyin import signing, spec
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import Rows
@@ -33,22 +30,11 @@ from zhiyin.indexes.base import HostedSpec, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 from zhiyin.indexes.tune import Tuned, choose
+from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part, written
 from zhiyin.models.base import Items, Queries, RetrievalModel
 from zhiyin.models.catalogue import item_blocks, item_vectors, items_of, write_vectors
-from zhiyin.release import (
-    ATTRIBUTES,
-    CHANNELS,
-    FORMAT,
-    INDEX,
-    MANIFEST,
-    Arrays,
-    Release,
-    Releases,
-    Tower,
-    checksums,
-    manifest_digest,
-    sync_folder,
-)
+from zhiyin.places.base import MANIFEST
+from zhiyin.release import ATTRIBUTES, CHANNELS, INDEX, Arrays, Building, Release, Releases, Tower
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -78,7 +64,7 @@ def publish(
     sample: Queries,
     popular: Rows,
     index: IndexSpec | Auto,
-    root: Path,
+    root: Path | Releases,
     id: str,
     facts: Mapping[str, Any],
     promise: Promise = Promise(),
@@ -89,61 +75,54 @@ def publish(
     """Build, prove and make live one release, and return it open.
 
     `sample`: held-out queries, for parity, overlap and tuning; `popular`: rows, most popular first; `index`: which one,
-    or what is to be reached (then it is tuned); `id`: sorts after every older release's; `facts`: whatever else the
-    manifest should say (metrics, model, when); `tables`: what channels want to find, by the channel's name; `watch`: is
-    told what is being done; `nameless` int64: rows of items that are new ones to the item tower. Raises `ReleaseError`
-    when towers or index do not prove themselves, when it cannot be written (a full disk), or when the id is taken;
-    nothing is left behind then. Raises it, too, where the release is live but the alias in a database did not follow.
+    or what is to be reached (then it is tuned); `root`: the folder of the releases, or the releases themselves; `id`:
+    sorts after every older release's; `facts`: whatever else the manifest should say (metrics, model, when); `tables`:
+    what channels want to find, by the channel's name; `watch`: is told what is being done; `nameless` int64: rows of
+    items that are new ones to the item tower. Raises `ReleaseError` when towers or index do not prove themselves, when
+    it cannot be written (a full disk), when the id is taken, or when another publish is under way; nothing is left
+    behind then. Raises it, too, where the release is live but the alias in a database did not follow.
     """
-    if (root / id).exists():
-        raise ReleaseError(f"the release '{id}' exists", where=str(root), remedy="Publish under another id.")
-    hidden = root / f".building-{id}"
-    shutil.rmtree(hidden, ignore_errors=True)
+    releases = root if isinstance(root, Releases) else Releases(root)
+    releases.refuse_keys()
     facts = {**facts, "items": len(data.items)}
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        users, chosen = _build(hidden, model.cpu().eval(), schema, data, sample, popular, index, watch, nameless)
-        if chosen.measured:
-            facts = {**facts, "tuning": chosen.measured}
-        watch("attributes and checksums")
-        facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
-        for channel, arrays in tables.items():
-            _save_arrays(hidden / CHANNELS / channel, arrays)
-        _write_manifest(hidden, id, schema, chosen.spec, facts)
-        watch("opening")
-        release = Release.open(hidden)
-        watch("proving")
-        proof = prove(release, hidden, users, promise)
-        watch("checksums and going live")
-        manifest = _write_manifest(hidden, id, schema, chosen.spec, {**facts, "proof": proof})
-        _sync(hidden)
-        hidden.rename(root / id)
-        _make_live(root, id)
+        with releases.publishing(id) as building, _cleared(building, index):
+            hidden = building.folder
+            users, chosen = _build(hidden, model.cpu().eval(), schema, data, sample, popular, index, watch, nameless)
+            if chosen.measured:
+                facts = {**facts, "tuning": chosen.measured}
+            watch("attributes and checksums")
+            facts = {**facts, "attributes": _save_attributes(hidden, schema, data)}
+            for channel, arrays in tables.items():
+                _save_arrays(hidden / CHANNELS / channel, arrays)
+            _write_manifest(hidden, id, schema, chosen.spec, facts)
+            watch("opening")
+            release = Release.open(hidden)
+            watch("proving")
+            proof = prove(release, hidden, users, promise)
+            watch("checksums and going live")
+            manifest = _write_manifest(hidden, id, schema, chosen.spec, {**facts, "proof": proof}, releases.sign)
+            building.go_live()
     except OSError as error:
         raise ReleaseError(
             f"'{id}' could not be written ({error.strerror or error})",
-            where=str(root),
+            where=str(releases.root),
             remedy="Look at the disk and its space (`zhiyin releases RECIPE --prune 3` frees some). Nothing was "
             "published; the live release is untouched.",
         ) from error
-    finally:
-        _clear(hidden, index)
     return replace(release, manifest=manifest)
 
 
-def _clear(hidden: Path, index: IndexSpec | Auto) -> None:
-    """Remove what was not published, from a server that the index lives in, too."""
-    if isinstance(index, HostedSpec) and (hidden / INDEX).exists():
-        with suppress(SearchError):  # often why it was not published
-            index.retire(hidden / INDEX)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _make_live(root: Path, id: str) -> None:
+@contextmanager
+def _cleared(building: Building, index: IndexSpec | Auto) -> Iterator[None]:
+    """What fails in the block leaves nothing in a server that the index lives in, unless the release is live."""
     try:
-        Releases(root).swap(id)
-    except OSError:
-        (root / id).rename(root / f".building-{id}")  # its builder clears it away
+        yield
+    except BaseException:
+        receipt = building.folder / INDEX
+        if isinstance(index, HostedSpec) and receipt.exists() and not building.is_live:
+            with suppress(SearchError):  # often why it was not published
+                index.retire(receipt)
         raise
 
 
@@ -200,7 +179,6 @@ def _build(
     nameless: Tensor | None,
 ) -> tuple[Vectors, Tuned]:
     """Write every file but the manifest; the sample's user vectors [n, h, d], and the index."""
-    hidden.mkdir()
     watch("item tower")
     some = np.unique(np.linspace(0, len(data.items) - 1, GOLDEN, dtype=np.int64))
     golden = items_of(schema, data, some.tolist(), nameless)
@@ -311,7 +289,7 @@ def _save_arrays(folder: Path, arrays: Arrays) -> None:
 
 
 def _write_manifest(
-    folder: Path, id: str, schema: Schema, index: IndexSpec, facts: Mapping[str, Any]
+    folder: Path, id: str, schema: Schema, index: IndexSpec, facts: Mapping[str, Any], key: Path | None = None
 ) -> dict[str, Any]:
     manifest = {
         "format": FORMAT,
@@ -321,15 +299,8 @@ def _write_manifest(
         **facts,
         "files": checksums(folder),
     }
+    if key:
+        manifest["signature"] = signing.sign(signed_part(manifest), key)
     manifest["digest"] = manifest_digest(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MANIFEST).write_bytes(written(manifest))
     return manifest
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder, folder.parent):
-        sync_folder(path)

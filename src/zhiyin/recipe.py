@@ -19,6 +19,7 @@ from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.ranges import Ranges, parse
+from zhiyin.release import Releases, Repository
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
 from zhiyin.stores.base import StoreSpec
@@ -41,6 +42,7 @@ TABLES = {
     "sweep": "what `zhiyin sweep` searches",
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
+    "releases": "where releases are published, and who signs them",
     "store": "where profiles, events and cards are kept",
     "online": "which channels find candidates, and how they are merged",
     "stream": "events that come through Redis, without HTTP",
@@ -87,7 +89,7 @@ class Recipe:
                 raise SpecError(f"unknown key '{key}'{near}", where=path.name, expected=f"one of {', '.join(TABLES)}")
         recipe = cls(path, tables)
         _ = recipe.home, recipe.source, recipe.schema, recipe.splitter, recipe.index, recipe.store, recipe.stream
-        _ = recipe.online, recipe.service, recipe.ranges
+        _ = recipe.online, recipe.service, recipe.ranges, recipe.releases
         return recipe
 
     @property
@@ -188,8 +190,14 @@ class Recipe:
         return self.home / "run"
 
     @property
-    def releases(self) -> Path:
-        return self.home / "releases"
+    def releases(self) -> Releases:
+        """In `home`, unless it says otherwise; paths are relative to the recipe."""
+        where = self._build(Repository, "releases")
+        root = where.root if not where.root or "://" in where.root else str(self._resolve(Path(where.root)))
+        sign = where.sign and self._resolve(where.sign)
+        return replace(where, root=root, sign=sign, trust=tuple(map(self._resolve, where.trust))).open(
+            self.home / "releases"
+        )
 
     def text(self) -> str:
         """The recipe as TOML, a line for each key."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -252,17 +253,20 @@ def tuned_words(measured: Mapping[str, Any]) -> str:
 
 
 def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
-    """The releases, oldest first (an id begins with its time, UTC), the live one marked; of one that cannot be opened
-    what its `trouble` is."""
-    table = Table("release", "items", "overlap", "metrics", box=None)
+    """The releases, oldest first (an id begins with its time, UTC), the live one marked; `kept`: what a prune spares
+    and why; of one that cannot be opened what its `trouble` is."""
+    table = Table("release", "items", "overlap", "size", "validation", "kept", box=None)
     table.columns[0].no_wrap = True
     for one in releases:
         name = ("● " if one["live"] else "  ") + one["id"]
+        size = decimal(one["bytes"])
+        kept = ", ".join(word for word, so in (("pinned", one["pinned"]), ("in use", one["in_use"])) if so)
         if "trouble" in one:
-            table.add_row(name, "", "", escape(one["trouble"]))
+            table.add_row(name, "", "", size, escape(one["trouble"]), kept)
             continue
-        metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in one.get("metrics", {}).items())
-        table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", metrics)
+        measured = one.get("metrics", {}).items()
+        metrics = ", ".join(f"{metric.removeprefix('validation ')} {value:.4f}" for metric, value in measured)
+        table.add_row(name, f"{one['items']:,}", f"{one['proof']['overlap']:.4f}", size, metrics, kept)
     return table
 
 
