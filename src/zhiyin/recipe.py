@@ -42,8 +42,8 @@ TABLES = {
     "index": "how vectors are searched",
     "promise": "what an index must show before it goes live",
     "store": "where profiles, events and cards are kept",
-    "online": "which channels find candidates, and how they are merged",
     "stream": "events that come through Redis, without HTTP",
+    "online": "which channels find candidates, and how they are merged",
     "service": "the HTTP endpoint",
 }
 
