@@ -44,8 +44,8 @@ TABLES = {
     "promise": "what an index must show before it goes live",
     "releases": "where releases are published, and who signs them",
     "store": "where profiles, events and cards are kept",
-    "online": "which channels find candidates, and how they are merged",
     "stream": "events that come through Redis, without HTTP",
+    "online": "which channels find candidates, and how they are merged",
     "service": "the HTTP endpoint",
 }
 
