@@ -292,6 +292,7 @@ def test_tune_of_a_release_needs_no_run_and_sees_histories_in_the_releases_rows(
     releases = Releases(recipe.parent / "recipe" / "releases")
     with (recipe.parent / "items.csv").open("a") as file:
         file.write("a0,New,c0\na1,New,c1\n")
+    recipe.write_text(re.sub(r'"[^"]*/(log|items|users)\.csv"', r'"\1.csv"', recipe.read_text()))
     assert zhiyin("prepare", recipe).code == 0
     there, here = releases.open().items, Prepared.open(Recipe.read(recipe).prepared).items
     assert (there.rows(["i0", "i1"]) != here.rows(["i0", "i1"])).all()
