@@ -198,7 +198,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"splitter": {"use": "splits:TimeCat"}},
         "top.splitter: use = 'splits:TimeCat' is unknown (did you mean 'splits:TimeCut'?); expected one of "
-        "splits:LeaveLastOut, splits:TimeCut",
+        "splits:LeaveLastOut, splits:TimeCut, splits:Marked",
     ),
     (
         {"splitter": {"use": "split:TimeCut"}},
@@ -220,7 +220,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"splitter": {"use": "nowhere.at.all:Thing"}},
         "top.splitter: use = 'nowhere.at.all:Thing' is unknown; expected one of splits:LeaveLastOut, splits:TimeCut, "
-        "or a dataclass in a module of yours",
+        "splits:Marked, or a dataclass in a module of yours",
     ),
     ({"splitter": {"use": "..:Thing"}}, "top.splitter: use = '..:Thing'; expected module:Class, such as "),
     ({"splitter": {"use": ":Thing"}}, "top.splitter: use = ':Thing'; expected module:Class, such as "),
@@ -284,7 +284,11 @@ def test_choices_are_the_specs_of_a_kind() -> None:
     assert ("numeric", "Numeric") in features
     assert features == spec.choices("zhiyin.features")
     assert spec.choices("zhiyin.features", Splitter) == []
-    assert spec.choices("zhiyin.data", Splitter) == [("splits", "LeaveLastOut"), ("splits", "TimeCut")]
+    assert spec.choices("zhiyin.data", Splitter) == [
+        ("splits", "LeaveLastOut"),
+        ("splits", "TimeCut"),
+        ("splits", "Marked"),
+    ]
     assert spec.choices("zhiyin.data", Shape) == []
 
 
