@@ -39,7 +39,7 @@ class Folder:
             raise ReleaseError(f"cannot be read ({error.strerror})", where=str(path)) from None
 
     def write(self, name: str, content: bytes) -> None:
-        hidden = self.root / f".{name}.{os.urandom(4).hex()}"
+        hidden = self.root / f".{name}.new"  # one at a time writes: what a killed one left is written over
         try:
             with hidden.open("wb") as file:
                 file.write(content)
