@@ -41,7 +41,8 @@ format: $(INSTALLED)  ## let ruff write what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-BENCHMARKS := $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py))
+# index_tuning.py and trained_vectors.py go in steps, over hours: they say how themselves.
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,machine.py index_tuning.py trained_vectors.py),$(wildcard benchmarks/*.py))
 bench: $(INSTALLED)  ## every benchmark; tables and JSON under benchmarks/results
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
