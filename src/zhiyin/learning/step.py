@@ -18,6 +18,7 @@ from zhiyin.learning.distributed import Processes
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.optimizers import Steps
 from zhiyin.models.base import Items, RetrievalModel, taken
+from zhiyin.models.inputs import gathered
 
 CHUNK_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26, "mps": 1 << 24}
 """Scores that are held at once: on a CPU, what stays in its caches."""
@@ -66,6 +67,23 @@ class Stepper:
     def step(self, batch: Batch, left: float = 1.0) -> Tensor:
         """The batch's mean loss, weighted by reward, not yet waited for. `batch.runs` are this process's share of the
         examples; all else in `batch` is of all. `left`: the share of training that is left."""
+        with gathered(self.model):
+            loss = self._gradients(batch)
+        with self.clock.time("optimizer"):
+            self._add_gradients()
+            self.optimizer.step(left)
+        return loss
+
+    def _shown(self, rows: Tensor) -> Items:
+        """These items as the item tower is shown them in this step."""
+        items = self.examples.items(rows)
+        if not self.id_dropout:
+            return items
+        hidden = torch.rand(len(rows), device=rows.device) < self.id_dropout
+        return replace(items, rows=torch.where(hidden, UNKNOWN, items.rows))
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """The batch's mean loss, whose gradients have come to the parameters."""
         with self.clock.time("item tower"):
             mine = self.crew.share(len(batch.rows))
             items = self.model.item_vectors(self._shown(batch.rows[mine]))
@@ -81,18 +99,7 @@ class Stepper:
             self.crew.add([everything.grad])
             self.optimizer.zero_grad()
             torch.autograd.backward([users, items], [asked.grad, everything.grad[mine]])
-        with self.clock.time("optimizer"):
-            self._add_gradients()
-            self.optimizer.step(left)
         return loss
-
-    def _shown(self, rows: Tensor) -> Items:
-        """These items as the item tower is shown them in this step."""
-        items = self.examples.items(rows)
-        if not self.id_dropout:
-            return items
-        hidden = torch.rand(len(rows), device=rows.device) < self.id_dropout
-        return replace(items, rows=torch.where(hidden, UNKNOWN, items.rows))
 
     def _compare(self, batch: Batch, users: Tensor, items: Tensor) -> Tensor:
         """The mean loss of this process's examples over all processes' weights; gradients come to users and items."""

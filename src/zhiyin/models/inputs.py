@@ -1,6 +1,8 @@
 """Encoded features become vectors: a learned embedding for each code, values as they are, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,46 @@ class Embeddings(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """[…, dim] the vectors of codes int64 […]."""
-        vectors: Tensor = self.table(torch.where(codes < 0, self.table.num_embeddings - 1, codes))
+        rows = torch.where(codes < 0, self.table.num_embeddings - 1, codes)
+        parts = getattr(self.table.weight, _PARTS, None)
+        vectors: Tensor = self.table(rows) if parts is None else _Looked.apply(self.table.weight, rows, parts)  # type: ignore[no-untyped-call]
         return vectors
+
+
+_PARTS = "parts_of_gradient"
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """What the block's backward passes give to embedding tables comes together once, at its end. Autograd would add
+    each lookup's sparse gradient to all before it, which copies them all again and again."""
+    tables = [one.table.weight for one in model.modules() if isinstance(one, Embeddings)]
+    for table in tables:
+        setattr(table, _PARTS, [])
+    try:
+        yield
+        for table in tables:
+            parts: list[tuple[Tensor, Tensor]] = getattr(table, _PARTS)
+            if parts:
+                rows, slopes = (torch.cat(some) for some in zip(*parts, strict=True))
+                table.grad = torch.sparse_coo_tensor(rows[None], slopes, table.shape, check_invariants=False)
+    finally:
+        for table in tables:
+            delattr(table, _PARTS)
+
+
+class _Looked(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, table: Tensor, rows: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+        context.save_for_backward(rows)
+        context.parts = parts
+        return table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+
+    @staticmethod
+    def backward(context: Any, slopes: Tensor) -> tuple[None, None, None]:
+        (rows,) = context.saved_tensors
+        context.parts.append((rows.flatten(), slopes.reshape(rows.numel(), -1)))
+        return None, None, None
 
 
 class Inputs(nn.Module):
