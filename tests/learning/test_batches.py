@@ -98,6 +98,39 @@ def test_each_request_sees_the_history_of_its_event(counts: list[int], shape: Sh
                     assert seen == history
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    most=st.integers(1, 9),
+    span=st.integers(1, 12),
+    sequential=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_baskets_are_learned_from_what_came_before_them(
+    counts: list[int], most: int, span: int, sequential: bool, seed: int
+) -> None:
+    """Against a slow look at each event: of its window, what is earlier by the clock."""
+    random, length = np.random.default_rng(seed), 12
+    users = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    times = np.concatenate([np.sort(random.integers(0, 1 + count // most, count)) for count in counts]).astype(np.int64)
+    log = EventLog.of(users, random.integers(0, 50, len(users)).astype(np.int32), times, user_count=len(counts))
+    before = [int(np.sum((users[:at] == users[at]) & (times[:at] < times[at]))) for at in range(len(users))]
+    np.testing.assert_array_equal(log.moments(np.arange(len(users))), log.offsets[users] + before)
+    shape = Shape(length, span, sequential, baskets=True)
+    order = epoch_order(log, np.arange(len(users)), shape, 0, random)
+    for part in stretch(log, order, shape):
+        assert not sequential or part.history.shape[1] <= length
+        places = part.places.flatten()[part.requests]
+        runs = part.requests // part.places.shape[1]
+        for event, place, run in zip(part.events, places, runs, strict=True):
+            first = log.offsets[users[event]]
+            seen = log.items[first : first + before[event]][-length:]
+            found = part.history[run, max(0, place - length) : place]
+            assert found.tolist() == seen[len(seen) - len(found) :].tolist()
+            if not sequential:
+                assert len(found) == len(seen)
+
+
 def test_runs_of_like_length_stand_together() -> None:
     log = log_of([100, 3, 3, 90, 2])
     parts = stretch(log, np.array([99, 100 + 2, 103 + 2, 106 + 89, 196 + 1]), Shape(64, 4, False))

@@ -68,6 +68,16 @@ class EventLog:
         real = places >= self.offsets[self.users[events]][:, None]
         return np.where(real, places, 0), real
 
+    def moments(self, events: Events) -> Events:
+        """[n] the first event of each one's user at its very time: what stands before that is earlier than it."""
+        low, high = self.offsets[self.users[events]].astype(np.int64), np.asarray(events, np.int64)
+        times = self.times[events]
+        while (low < high).any():
+            middle = (low + high) // 2
+            earlier = (self.times[middle] < times) & (low < high)
+            low, high = np.where(earlier, middle + 1, low), np.where(earlier, high, np.minimum(middle, high))
+        return low
+
     def save(self, folder: Path) -> None:
         """Write `folder`, which must not exist."""
         folder.mkdir()

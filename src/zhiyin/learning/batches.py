@@ -27,11 +27,13 @@ Made = TypeVar("Made")
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How runs are cut. `length`: of a history; `span`: the most events from a run's first example to its last;
-    `sequential`: a run with its history is never longer than `length`."""
+    `sequential`: a run with its history is never longer than `length`. `baskets`: events of one user and one time are
+    not each other's history."""
 
     length: int
     span: int
     sequential: bool
+    baskets: bool = False
 
     @property
     def reach(self) -> int:
@@ -116,14 +118,15 @@ def draft(
 def stretch(log: EventLog, events: Events, shape: Shape) -> tuple[Stretch, ...]:
     """These examples as runs, those of like length (within a factor of two) together."""
     owners, first, last = _runs(log.users[events].astype(np.int64), events, shape.span)
-    starts = np.maximum(first - shape.reach, log.offsets[log.users[first]])
+    asked = log.moments(first) if shape.baskets and not shape.sequential else first
+    starts = np.maximum(asked - shape.reach, log.offsets[log.users[first]])
     sizes = np.ceil(np.log2(np.maximum(last - starts, 8))).astype(np.int64)
     found = []
     for size in np.unique(sizes):
         chosen = sizes == size
         renumbered = np.cumsum(chosen) - 1
         mine = chosen[owners]
-        found.append(_stretch(log, events[mine], renumbered[owners[mine]], starts[chosen], last[chosen]))
+        found.append(_stretch(log, events[mine], renumbered[owners[mine]], starts[chosen], last[chosen], shape.baskets))
     return tuple(found)
 
 
@@ -190,7 +193,7 @@ def _runs(users: Numbers, events: Events, span: int) -> tuple[Numbers, Events, E
     return np.cumsum(new) - 1, events[first], events[np.r_[first[1:], len(events)] - 1]
 
 
-def _stretch(log: EventLog, events: Events, owners: Numbers, starts: Events, last: Events) -> Stretch:
+def _stretch(log: EventLog, events: Events, owners: Numbers, starts: Events, last: Events, baskets: bool) -> Stretch:
     widths = last - starts
     steps = np.arange(max(1, int(widths.max())))
     real = steps < widths[:, None]
@@ -198,7 +201,8 @@ def _stretch(log: EventLog, events: Events, owners: Numbers, starts: Events, las
     firsts = np.searchsorted(owners, np.arange(len(starts)))
     slots = np.arange(len(events)) - firsts[owners]
     places = np.zeros((len(starts), int(slots.max()) + 1), np.int64)
-    places[owners, slots] = events - starts[owners]
+    seen = np.maximum(log.moments(events), starts[owners]) if baskets else events
+    places[owners, slots] = seen - starts[owners]
     return Stretch(history, starts, widths, places, owners * places.shape[1] + slots, events)
 
 

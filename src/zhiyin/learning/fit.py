@@ -53,9 +53,10 @@ class Training:
     `min_history`: events a user must have before an example. `weight`: the event column with each example's reward.
     `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
     ends (0: never early). `run_length`: examples of one user that are learned from together, sharing the work on their
-    common history; 1 shuffles each example for itself, 0 is the model's own. `id_dropout`: how likely an item of a step
-    is shown to the item tower by its features alone, so that they carry a new item. `checkpoint_minutes`: between two
-    checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
+    common history; 1 shuffles each example for itself, 0 is the model's own. `baskets`: what a user did at one time (an
+    invoice) is learned from what came before all of it, not from its other parts. `id_dropout`: how likely an item of a
+    step is shown to the item tower by its features alone, so that they carry a new item. `checkpoint_minutes`: between
+    two checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
     """
 
     epochs: int = 20
@@ -67,6 +68,7 @@ class Training:
     patience: int = 3
     measure: int = 50
     run_length: int = 0
+    baskets: bool = False
     id_dropout: float = 0.0
     checkpoint_minutes: float = 10.0
     device: str = "auto"
@@ -390,7 +392,7 @@ def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
     """How batches are cut into runs, for a model that is `sequential` or not."""
     length = schema.history_length
     span = training.run_length or (length if sequential else RUN_LENGTH)
-    return Shape(length, min(span, length) if sequential else span, sequential)
+    return Shape(length, min(span, length) if sequential else span, sequential, training.baskets)
 
 
 def learnable(log: EventLog, train: Events, min_history: int) -> Events:
