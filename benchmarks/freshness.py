@@ -67,8 +67,9 @@ def main() -> None:
         before = os.getloadavg()
         online = asyncio.run(measured(ports, given.rate, given.seconds, given.items))
         loads = {"before": before, "after": os.getloadavg()}
+        search = overlaid(folder, given.items)
     told = {"machine": machine(), "load": loads, "items": given.items, "rate": given.rate, "online": online}
-    told["search"] = overlaid(folder, given.items)
+    told["search"] = search
     printed([{"what": name, **row} for name, row in told["online"].items()])
     printed(told["search"])
     RESULTS.parent.mkdir(exist_ok=True)
