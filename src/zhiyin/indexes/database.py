@@ -141,6 +141,20 @@ class Receipt:
         return all(marker.get(name) == value for name, value in asdict(self).items())
 
 
+def check_access(token_env: str, token_file: Path | None, timeout: float, build_seconds: float) -> None:
+    """Raises `SpecError` for a token from two places, and for deadlines that are none."""
+    if token_env and token_file is not None:
+        raise SpecError("a token from two places", where=".token_file", expected="token_env or this")
+    if not (0 < timeout < 1e6 and 0 < build_seconds < 1e6):
+        raise SpecError(f"timeout = {timeout}, build_seconds = {build_seconds}", expected="seconds")
+
+
+def check_counts(spec: Any, *names: str) -> None:
+    """Raises `SpecError` where one of these fields of a spec is below 1."""
+    if min(getattr(spec, name) for name in names) < 1:
+        raise SpecError(", ".join(f"{name} = {getattr(spec, name)}" for name in names), expected="each at least 1")
+
+
 def build(database: Database, name: str, vectors: Vectors) -> Receipt:
     """Put vectors [m, d] into a new collection, a block at a time. What fails half-way is taken away again; what is not
     saved within a day may be.

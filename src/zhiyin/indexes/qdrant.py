@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from zhiyin.data.vocabulary import UNKNOWN, Rows
-from zhiyin.errors import SearchError, SpecError
+from zhiyin.errors import SearchError
 from zhiyin.indexes import database
 from zhiyin.indexes.base import Vectors
 from zhiyin.indexes.checks import check_vectors
-from zhiyin.indexes.database import Marker, check_name, check_uri, gone, token
+from zhiyin.indexes.database import Marker, check_access, check_counts, check_name, check_uri, gone, token
 from zhiyin.indexes.hosted import HostedIndex
 
 MEMORY = ":memory:"
@@ -60,16 +60,8 @@ class Qdrant:
         check_name(self.name)
         if self.uri != MEMORY:
             check_uri(self.uri)
-        if self.token_env and self.token_file is not None:
-            raise SpecError("a token from two places", where=".token_file", expected="token_env or this")
-        if min(self.m, self.ef_construction, self.ef_search, self.shards, self.replicas) < 1:
-            raise SpecError(
-                f"m = {self.m}, ef_construction = {self.ef_construction}, ef_search = {self.ef_search}, "
-                f"shards = {self.shards}, replicas = {self.replicas}",
-                expected="each at least 1",
-            )
-        if not (0 < self.timeout < 1e6 and 0 < self.build_seconds < 1e6):
-            raise SpecError(f"timeout = {self.timeout}, build_seconds = {self.build_seconds}", expected="seconds")
+        check_access(self.token_env, self.token_file, self.timeout, self.build_seconds)
+        check_counts(self, "m", "ef_construction", "ef_search", "shards", "replicas")
 
     def build(self, vectors: Vectors) -> HostedIndex:
         vectors, server = check_vectors(vectors), QdrantServer(self)
