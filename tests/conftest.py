@@ -268,6 +268,22 @@ def placed(request: pytest.FixtureRequest) -> Callable[[StoreSpec, Path], StoreS
     return place
 
 
+@pytest.fixture(scope="session")
+def two_published(published: Callable[..., Release], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two releases are, 20260101-000000-aaaa live and 20260102-000000-bbbb newer. Not to be changed."""
+    root = tmp_path_factory.mktemp("two") / "releases"
+    published(root, "20260101-000000-aaaa", seed=1)
+    published(root, "20260102-000000-bbbb", seed=2)
+    Releases(root).roll_back()
+    return root
+
+
+@pytest.fixture
+def releases(two_published: Path, tmp_path: Path) -> Releases:
+    """A copy of them."""
+    return Releases(Path(shutil.copytree(two_published, tmp_path / "releases")))
+
+
 PATIENT_MILVUS = """
 import grpc
 real = grpc.server

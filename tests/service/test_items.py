@@ -1,7 +1,6 @@
 """Items that are put and deleted over real HTTP: on every store, on two replicas, over restarts and new releases."""
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,20 +35,6 @@ Placed = Callable[[StoreSpec, Path], StoreSpec]
 OLD, NEW = "20260101-000000-aaaa", "20260102-000000-bbbb"
 NOW = 1_900_000_000_000
 ODD = ["\r\n", "*", "{}", "a/b?c#d%2F", "..", "知音", "x" * 1024, "new 1"]
-
-
-@pytest.fixture(scope="module")
-def built(published: Publisher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("items") / "releases"
-    published(root, OLD, seed=1)
-    published(root, NEW, seed=2)
-    Releases(root).roll_back()
-    return root
-
-
-@pytest.fixture
-def releases(built: Path, tmp_path: Path) -> Releases:
-    return Releases(Path(shutil.copytree(built, tmp_path / "releases")))
 
 
 @contextmanager

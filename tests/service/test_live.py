@@ -26,20 +26,6 @@ OLD, NEW = "20260101-000000-aaaa", "20260102-000000-bbbb"
 USERS = [f"u{at}" for at in range(6)]
 
 
-@pytest.fixture(scope="module")
-def built(published: Publisher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("swapped") / "releases"
-    published(root, OLD, seed=1)
-    published(root, NEW, seed=2)
-    Releases(root).roll_back()
-    return root
-
-
-@pytest.fixture
-def releases(built: Path, tmp_path: Path) -> Releases:
-    return Releases(Path(shutil.copytree(built, tmp_path / "releases")))
-
-
 @pytest.fixture
 def store() -> MemoryStore:
     store = Memory().open()
@@ -122,12 +108,12 @@ def test_a_broken_new_release_leaves_the_old_one_live_and_says_so(
         until(lambda: not client.get("/v1/releases/live").json()["pending_error"])
 
 
-def test_one_that_is_repaired_goes_live(releases: Releases, built: Path) -> None:
+def test_one_that_is_repaired_goes_live(releases: Releases, two_published: Path) -> None:
     live = Live(releases)
     broken(releases)
     live.look()
     assert "damaged" in live.trouble
-    shutil.copy(built / NEW / "vectors.npy", releases.root / NEW / "vectors.npy")
+    shutil.copy(two_published / NEW / "vectors.npy", releases.root / NEW / "vectors.npy")
     for _ in range(3):
         live.look()
     assert (live.release.id, live.trouble) == (NEW, "")
