@@ -19,8 +19,9 @@ from zhiyin.learning.losses import BCE, BPR, EXAMPLES, GBCE, CorrectedLogQ, Full
 Plain = dict[str, Any]
 
 
-def random_scores(seed: int, n: int = 5, m: int = 9, share: float = 0.2) -> Scores:
-    """Five users and nine negatives; `share` of the pairs are no negatives."""
+def random_scores(seed: int, n: int = 5, m: int = 9, share: float = 0.2, interests: int = 0) -> Scores:
+    """Five users and nine negatives; `share` of the pairs are no negatives. `interests`: how many vectors of each user
+    the negatives are compared with, none to compare them with the user's own."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -29,21 +30,28 @@ def random_scores(seed: int, n: int = 5, m: int = 9, share: float = 0.2) -> Scor
     hits = torch.nonzero(torch.rand(n, m, generator=generator) < share).T
     users, positives, negatives, own = draw(n, 4), draw(n, 4), draw(m, 4), draw(n, 2, 4)
     own_real = torch.rand(n, 2, generator=generator) >= share
-    return Scores(users, positives, negatives, -draw(n).abs(), -draw(m).abs(), hits, own, own_real, catalogue_size=40)
+    scores = Scores(users, positives, negatives, -draw(n).abs(), -draw(m).abs(), hits, own, own_real, catalogue_size=40)
+    return replace(scores, interests=draw(n, interests, 4)) if interests else scores
+
+
+def best(s: Scores, i: int, negative: Tensor) -> float:
+    """The score of a negative: that of the user, or of the best of the interests."""
+    asked = [s.users[i]] if s.interests is None else list(s.interests[i])
+    return max(float(one @ negative) for one in asked)
 
 
 def terms(scores: Scores, i: int) -> list[tuple[float, float]]:
     """(score, logq) of each negative of an example, its own ones uncorrected."""
     none = {j for example, j in scores.hits.T.tolist() if example == i}
     shared = [
-        (float(scores.users[i] @ scores.negatives[j]), float(scores.negative_logq[j]))
+        (best(scores, i, scores.negatives[j]), float(scores.negative_logq[j]))
         for j in range(len(scores.negatives))
         if j not in none
     ]
     assert scores.own is not None
     assert scores.own_real is not None
     return shared + [
-        (float(scores.users[i] @ scores.own[i, j]), 0.0) for j in range(scores.own.shape[1]) if scores.own_real[i, j]
+        (best(scores, i, scores.own[i, j]), 0.0) for j in range(scores.own.shape[1]) if scores.own_real[i, j]
     ]
 
 
@@ -64,7 +72,8 @@ def slow_bare_softmax(s: Scores, i: int) -> float:
 def slow_smoothed(s: Scores, i: int) -> float:
     """The cross entropy with 0.9 on the positive and 0.1 over the catalogue, whose mean score is told by 1/q."""
     weights = (-s.negative_logq).exp()
-    mean = float((weights * (s.negatives @ s.users[i])).sum() / weights.sum())
+    each = torch.tensor([best(s, i, negative) for negative in s.negatives], dtype=torch.float64)
+    mean = float((weights * each).sum() / weights.sum())
     positive = float(s.positive[i] - s.positive_logq[i])
     whole = slow_sampled_softmax(s, i) + positive
     return whole - 0.9 * positive - 0.1 * mean
@@ -120,10 +129,10 @@ def test_every_loss_has_an_oracle() -> None:
 
 
 @pytest.mark.parametrize(("loss", "oracle"), ORACLES, ids=lambda x: type(x).__name__)
-@given(seed=st.integers(0, 10_000))
+@given(seed=st.integers(0, 10_000), interests=st.sampled_from([0, 1, 3]))
 @settings(max_examples=25, deadline=None)
-def test_a_loss_is_its_formula(loss: Any, oracle: Callable[[Scores, int], float], seed: int) -> None:
-    scores = random_scores(seed)
+def test_a_loss_is_its_formula(loss: Any, oracle: Callable[[Scores, int], float], seed: int, interests: int) -> None:
+    scores = random_scores(seed, interests=interests)
     wanted = [oracle(scores, i) if terms(scores, i) else None for i in range(5)]
     for found, expected in zip(loss(scores).tolist(), wanted, strict=True):
         if expected is not None:
@@ -146,6 +155,20 @@ def test_gradients(loss: Any) -> None:
         assert (downhill > 0).all()
         assert (downhill <= scores.users.square().sum(1)).all()
         return
+    assert torch.autograd.gradcheck(total, inputs)
+
+
+@pytest.mark.parametrize("loss", [one for one in EXAMPLES if not isinstance(one, CorrectedLogQ)], ids=repr)
+def test_gradients_where_interests_compete(loss: Any) -> None:
+    scores = random_scores(4, interests=3)
+
+    def total(interests: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        changed = replace(scores, interests=interests, positives=positives, negatives=negatives)
+        losses: Tensor = loss(changed)
+        return losses.sum()
+
+    assert scores.interests is not None
+    inputs = [part.clone().requires_grad_() for part in (scores.interests, scores.positives, scores.negatives)]
     assert torch.autograd.gradcheck(total, inputs)
 
 

@@ -1,6 +1,7 @@
 """Models with several interests: each extractor against numpy, what is trained, what is served, and that it pays."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from zhiyin.features.categorical import Categorical
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.exact import Exact
+from zhiyin.learning.base import Scores
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.fit import Plan, Training, fit
-from zhiyin.learning.negatives import WholeCatalogue
+from zhiyin.learning.losses import SampledSoftmax
+from zhiyin.learning.negatives import Uniform, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.models.base import Items, ModelSpec, Queries
 from zhiyin.models.comirec_dr import ComiRecDR
@@ -202,6 +205,59 @@ def test_features_of_events_and_items_have_a_say(spec: ModelSpec) -> None:
 
 
 @torch.no_grad()
+def test_what_interests_have_in_common_is_the_pooled_history() -> None:
+    """Each is the sum of two directions, the second weighed; then the MLP, which says nothing here."""
+    model = towers(ComiRecSA(dim=DIM, interests=3))
+    assert model.common is not None
+    for parameter in model.mlp.parameters():
+        parameter.zero_()
+    model.common.weight.fill_(0.7)
+    history = torch.arange(LENGTH)[None].clone()
+    history[0, 0] = UNKNOWN
+    queries = Queries(history, {})
+    events = model.items(history)
+    alone = model.extractor(events, Band.of_queries(queries, LENGTH)).vectors[0].numpy()
+    whole = model.common.pooling(events, history)[0].numpy()
+    for found, interest in zip(model.user_vectors(queries)[0].numpy(), alone, strict=True):
+        wanted = interest / np.linalg.norm(interest) + 0.7 * whole / np.linalg.norm(whole)
+        np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted) / 0.1, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spec", ALL, ids=repr)
+def test_without_it_there_is_no_pooling(spec: ModelSpec) -> None:
+    names = dict(towers(replace(spec, common=False)).named_parameters())  # type: ignore[type-var]
+    assert not [name for name in names if name.startswith("common")]
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_negative_meets_the_interest_that_would_serve_it(
+    served: bool, data: Prepared, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is given all interests to compare negatives with, or the trained one alone."""
+    seen: list[Scores] = []
+    trained = SampledSoftmax.__call__
+
+    def watched(loss: SampledSoftmax, scores: Scores) -> Tensor:
+        seen.append(scores)
+        return trained(loss, scores)
+
+    monkeypatch.setattr(SampledSoftmax, "__call__", watched)
+    plan = Plan(
+        ComiRecSA(dim=8, interests=3, hidden=(8,), served=served),
+        Uniform(16),
+        training=Training(epochs=1, batch_size=64, validate_every=1),
+    )
+    fit(plan, data, split, Schema(history_length=LENGTH).fit(data, split), tmp_path)
+    assert seen
+    for scores in seen:
+        assert (scores.interests is None) == (not served)
+        if scores.interests is not None:
+            best = (scores.interests * scores.positives[:, None]).sum(-1).amax(1)
+            torch.testing.assert_close(scores.positive, best)
+
+
+@torch.no_grad()
 def test_without_recency_a_vote_counts_the_same_everywhere() -> None:
     model = towers(MIND(dim=DIM, interests=1, recency=False))
     history = torch.arange(LENGTH)[None]
@@ -236,7 +292,7 @@ def test_several_interests_pay_where_users_have_several(world: tuple[Prepared, S
     ]
     found = {type(spec).__name__: recall(spec, world, tmp_path / type(spec).__name__) for spec in (*single, *several)}
     best = max(found[type(spec).__name__] for spec in single)
-    assert min(found[type(spec).__name__] for spec in several) > best + 0.05, found
+    assert min(found[type(spec).__name__] for spec in several) > best + 0.2, found
 
 
 @pytest.fixture(scope="module")

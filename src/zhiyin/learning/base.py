@@ -133,6 +133,7 @@ class Batch:
 class Scores:
     """Users [n, d] against their positives [n, d] and the negatives [m, d] that all share.
 
+    `interests` [n, h, d]: a negative's score is that of the best of them, where it is not that of `users`.
     `positive_logq` [n], `negative_logq` [m]; `hits` int64 [2, a]: the pairs (example, negative) that are none: an
     example's own positive, or another positive of its user's. `own` [n, q, d]: hard negatives of each example alone,
     those that are `own_real` bool [n, q]. `catalogue_size`: how many items there are.
@@ -147,6 +148,7 @@ class Scores:
     own: Tensor | None = None
     own_real: Tensor | None = None
     catalogue_size: int = 0
+    interests: Tensor | None = None
 
     @property
     def positive(self) -> Tensor:
@@ -156,7 +158,7 @@ class Scores:
     @property
     def negative(self) -> Tensor:
         """[n, m + q] the negatives' scores, −inf for a pair that is none."""
-        shared = (self.users @ self.negatives.T).index_put(tuple(self.hits), self.users.new_tensor(-torch.inf))
+        shared = self._shared().index_put(tuple(self.hits), self.users.new_tensor(-torch.inf))
         hard = self._hard()
         return shared if hard is None else torch.cat([shared, hard], dim=1)
 
@@ -170,20 +172,28 @@ class Scores:
     def mean(self, logq: Tensor) -> Tensor:
         """[n] the mean score over the catalogue, as the shared negatives tell it: each counts 1 / exp(logq), [m]."""
         weights = torch.softmax(-logq, 0)
-        return self.users @ (weights @ self.negatives)
+        return self.users @ (weights @ self.negatives) if self.interests is None else self._shared() @ weights
 
     def log_sum(self, logq: Tensor) -> Tensor:
         """[n] log Σ_j exp(s_j − logq_j), logq [m], and exp(s) of each own negative; −inf where an example has none.
         Keeps one [n, m] matrix and changes it in place, where autograd would keep three."""
-        total: Tensor = _LogSum.apply(self.users, self.negatives, logq, self.hits)  # type: ignore[no-untyped-call]
+        asked = self.users[:, None] if self.interests is None else self.interests
+        total: Tensor = _LogSum.apply(asked, self.negatives, logq, self.hits)  # type: ignore[no-untyped-call]
         hard = self._hard()
         return total if hard is None else torch.logaddexp(total, hard.logsumexp(1))
+
+    def _shared(self) -> Tensor:
+        """[n, m] the shared negatives' scores, those that are none among them."""
+        if self.interests is None:
+            return self.users @ self.negatives.T
+        return (self.interests @ self.negatives.T).amax(1)
 
     def _hard(self) -> Tensor | None:
         """[n, q] the own negatives' scores, next to −inf where there is none (a row of −inf has no gradient)."""
         if self.own is None or self.own_real is None:
             return None
-        return torch.einsum("nd,nqd->nq", self.users, self.own).masked_fill(~self.own_real, LOWEST)
+        asked = self.users[:, None] if self.interests is None else self.interests
+        return torch.einsum("nhd,nqd->nhq", asked, self.own).amax(1).masked_fill(~self.own_real, LOWEST)
 
 
 class Loss(Protocol):
@@ -198,17 +208,34 @@ class Loss(Protocol):
 
 
 class _LogSum(torch.autograd.Function):
+    """[n] the log of the sum over negatives [m, d] of exp(the best score of users [n, h, d] − logq [m])."""
+
     @staticmethod
     def forward(context: Any, users: Tensor, negatives: Tensor, logq: Tensor, hits: Tensor) -> Tensor:
-        shares = product(users, negatives.T).sub_(logq)
+        shares, best = product(users[:, 0], negatives.T), None
+        for other in range(1, users.shape[1]):
+            best, shares = _better(best, other, shares, product(users[:, other], negatives.T))
+        shares.sub_(logq)
         shares[tuple(hits)] = -torch.inf
         most = shares.amax(1).clamp(min=torch.finfo(shares.dtype).min)
         total = shares.sub_(most[:, None]).exp_().sum(1)
-        context.save_for_backward(users, negatives, shares, total)
+        context.save_for_backward(users, negatives, shares, total, best)
         return most + total.log()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        users, negatives, shares, total = context.saved_tensors
+        users, negatives, shares, total, best = context.saved_tensors
         slopes = shares * (gradient / total.clamp(min=torch.finfo(total.dtype).tiny))[:, None]
-        return product(slopes, negatives), summed(slopes, users), None, None
+        if best is None:
+            return product(slopes, negatives)[:, None], summed(slopes, users[:, 0]), None, None
+        parts = [slopes * (best == one) for one in range(users.shape[1])]
+        to_users = torch.stack([product(part, negatives) for part in parts], dim=1)
+        to_negatives = torch.stack([summed(part, users[:, at]) for at, part in enumerate(parts)]).sum(0)
+        return to_users, to_negatives, None, None
+
+
+def _better(best: Tensor | None, other: int, scores: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Whose score is the best so far, uint8 like the scores, the earlier of two that are level; and the best scores."""
+    won = theirs > scores
+    best = won.to(torch.uint8) if best is None else best.masked_fill_(won, other)
+    return best, torch.maximum(scores, theirs, out=scores)

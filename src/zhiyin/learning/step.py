@@ -107,7 +107,8 @@ class Stepper:
         first = share.start
         negatives = items.detach()[batch.negatives].requires_grad_()
         total = batch.weights.sum().clamp(min=1e-12)
-        size = max(1, CHUNK_SCORES.get(users.device.type, 1 << 20) // max(1, len(negatives)))
+        width = users.shape[1] if self.model.served else 1
+        size = max(1, CHUNK_SCORES.get(users.device.type, 1 << 20) // max(1, len(negatives) * width))
         summed = users.new_zeros(())
         for start in range(first, share.stop, size):
             part = slice(start, min(start + size, share.stop))
@@ -115,8 +116,9 @@ class Stepper:
             example, negative = batch.hits[:, low:high]
             positives = taken(items, batch.positives[part])
             own = None if batch.own is None else batch.own[part]
+            asked = users[part.start - first : part.stop - first]
             scores = Scores(
-                users=self.model.label_vectors(users[part.start - first : part.stop - first], positives),
+                users=self.model.label_vectors(asked, positives),
                 positives=positives,
                 negatives=negatives,
                 positive_logq=batch.positive_logq[part],
@@ -125,6 +127,7 @@ class Stepper:
                 own=None if own is None else taken(items, own.clamp(min=0)),
                 own_real=None if own is None else own >= 0,
                 catalogue_size=self.examples.catalogue_size,
+                interests=asked if width > 1 else None,
             )
             loss = (self.loss(scores) * batch.weights[part]).sum() / total
             loss.backward()  # type: ignore[no-untyped-call]

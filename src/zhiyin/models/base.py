@@ -97,10 +97,13 @@ class RetrievalModel(nn.Module):
     """Two towers. Scores are inner products, larger is better; normalisation and temperature are the towers' own
     business, so that what is trained is what is served. h = 1 unless the model keeps several interests.
 
-    `sequential`: the model reads a run in one pass, so a run may not be longer than a history.
+    `sequential`: the model reads a run in one pass, so a run may not be longer than a history. `served`: in training a
+    negative's score is that of the user's best interest for it, as at serving, and not that of the vector which the
+    example's positive trains.
     """
 
     sequential: ClassVar[bool] = False
+    served: bool = False
 
     def user_vectors(self, queries: Queries) -> Tensor:
         """float32 [n, h, d]."""

@@ -36,6 +36,8 @@ class ComiRecDR:
     hidden: tuple[int, ...] = (128,)
     temperature: float = 0.1
     dropout: float = 0.0
+    served: bool = True
+    common: bool = True
 
     def __post_init__(self) -> None:
         check_interests(self.interests, self.dim, self.head)
@@ -47,7 +49,7 @@ class ComiRecDR:
 
     @property
     def head(self) -> Head:
-        return Head(self.hidden, True, torch.inf, self.temperature, self.dropout)
+        return Head(self.hidden, True, torch.inf, self.temperature, self.dropout, self.served, self.common)
 
     def build(self, schema: Schema, catalogue_size: int) -> RetrievalModel:
         return InterestTowers(schema, catalogue_size, self.dim, self.head, RoutedByPlace(self, schema.history_length))

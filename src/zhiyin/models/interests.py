@@ -16,7 +16,7 @@ from zhiyin.features.base import Feature
 from zhiyin.features.schema import Schema
 from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, taken
 from zhiyin.models.inputs import Embeddings, Inputs
-from zhiyin.models.layers import MLP, normalized
+from zhiyin.models.layers import MLP, HistoryPooling, normalized
 from zhiyin.models.windows import Band
 from zhiyin.models.youtube_dnn import check_towers
 from zhiyin.products import Linear
@@ -43,6 +43,9 @@ class Head:
     """What becomes of interests. `hidden`: the layers of the MLP over [interest ⧺ profile ⧺ context]. `residual`: it
     adds to the interest instead of replacing it. `sharpness`: an example trains softmax(sharpness · scores) of the
     interests, `inf` the best one alone. `temperature`: every score is cos / temperature. `dropout`: as in YouTubeDNN.
+    `served`: a negative's score is that of the user's best interest for it, as at serving; without, that of the vector
+    which the positive trains, as in the papers. `common`: the direction of the whole history, pooled by learned weights
+    of its places, is added to each interest's, as much of it as is learned.
     """
 
     hidden: tuple[int, ...]
@@ -50,6 +53,8 @@ class Head:
     sharpness: float
     temperature: float
     dropout: float
+    served: bool
+    common: bool
 
 
 def check_interests(interests: int, dim: int, head: Head) -> None:
@@ -64,13 +69,14 @@ def check_interests(interests: int, dim: int, head: Head) -> None:
 class InterestTowers(RetrievalModel):
     """The two towers around an extractor.
 
-    Departures from the papers, measured to help: unit vectors with a temperature, and the MLP's residual. Item features
-    are added to an item's embedding, event features to the embedding of the item in the history.
+    Departures from the papers, measured to help: unit vectors with a temperature, the MLP's residual, and what `Head`
+    calls served and common. Item features are added to an item's embedding, event features to the embedding of the item
+    in the history.
     """
 
     def __init__(self, schema: Schema, catalogue_size: int, dim: int, head: Head, extractor: nn.Module) -> None:
         super().__init__()
-        self.head, self.length = head, schema.history_length
+        self.head, self.length, self.served = head, schema.history_length, head.served
         self.items = Embeddings(catalogue_size, dim)
         self.extractor = extractor
         self.request = Inputs((*schema.user, *schema.context))
@@ -78,13 +84,17 @@ class InterestTowers(RetrievalModel):
         self.from_events = _Projected(schema.event, dim) if schema.event else None
         self.from_attributes = _Projected(schema.item, dim) if schema.item else None
         self.dropout = nn.Dropout(head.dropout)
+        self.common = _Common(schema.history_length) if head.common else None
 
     def user_vectors(self, queries: Queries) -> Tensor:
         events = self._events(queries.history, queries.columns)
-        return self._users(events, Band.of_queries(queries, self.length), queries.columns)
+        common = None if self.common is None else self.common(self.common.pooling(events, queries.history))
+        return self._users(self.extractor(events, Band.of_queries(queries, self.length)), common, queries.columns)
 
     def run_vectors(self, runs: Runs) -> Tensor:
-        return self._users(self._events(runs.history, runs.past), Band.of_runs(runs), runs.columns)
+        events = self._events(runs.history, runs.past)
+        common = None if self.common is None else self.common(self.common.pooling.over_runs(events, runs))
+        return self._users(self.extractor(events, Band.of_runs(runs)), common, runs.columns)
 
     def item_vectors(self, items: Items) -> Tensor:
         vectors: Tensor = self.items(items.rows)
@@ -111,9 +121,10 @@ class InterestTowers(RetrievalModel):
         events: Tensor = self.items(history)
         return events if self.from_events is None else events + self.from_events(columns)
 
-    def _users(self, events: Tensor, band: Band, columns: Mapping[str, Tensor]) -> Tensor:
-        found: Interests = self.extractor(events, band)
+    def _users(self, found: Interests, common: Tensor | None, columns: Mapping[str, Tensor]) -> Tensor:
         interests = found.vectors
+        if common is not None:
+            interests = normalized(interests) + common[:, None]
         inputs = [self.dropout(interests)]
         if self.request.width:
             inputs.append(self.request(columns)[:, None].expand(-1, interests.shape[1], -1))
@@ -123,6 +134,19 @@ class InterestTowers(RetrievalModel):
             return users
         # an interest that a user has not got repeats the first: no maximum over interests notices, at serving or here
         return torch.where(found.alive[..., None], users, users[:, :1])
+
+
+class _Common(nn.Module):
+    """What all interests of a user have in common: the direction of the pooled history, at a learned length."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.pooling = HistoryPooling("positions", length)
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[n, d] from the pooled histories [n, d]."""
+        return self.weight * normalized(pooled)
 
 
 class _Projected(nn.Module):

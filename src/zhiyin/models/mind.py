@@ -8,6 +8,7 @@ is how sharply behaviours choose between interests, and nothing learns it: the l
 is trained, are squashed.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +40,11 @@ class MIND:
     recency: bool = True
     hidden: tuple[int, ...] = (128,)
     residual: bool = True
-    sharpness: float = 0.1
+    sharpness: float = math.inf
     temperature: float = 0.1
     dropout: float = 0.0
+    served: bool = True
+    common: bool = True
 
     def __post_init__(self) -> None:
         check_interests(self.interests, self.dim, self.head)
@@ -59,7 +62,9 @@ class MIND:
 
     @property
     def head(self) -> Head:
-        return Head(self.hidden, self.residual, self.sharpness, self.temperature, self.dropout)
+        return Head(
+            self.hidden, self.residual, self.sharpness, self.temperature, self.dropout, self.served, self.common
+        )
 
     def build(self, schema: Schema, catalogue_size: int) -> RetrievalModel:
         return InterestTowers(schema, catalogue_size, self.dim, self.head, Routed(self, schema.history_length))

@@ -11,6 +11,7 @@ the user turns to, is the attention-pooled sequence of intentions x̂_t = Σ_k P
 interests are searched each for itself, and trained as MIND's are.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +38,11 @@ class SINE:
     aggregate: bool = False
     tau: float = 0.1
     hidden: tuple[int, ...] = (128,)
-    sharpness: float = 1.0
+    sharpness: float = math.inf
     temperature: float = 0.1
     dropout: float = 0.0
+    served: bool = True
+    common: bool = True
 
     def __post_init__(self) -> None:
         check_interests(self.interests, self.dim, self.head)
@@ -50,7 +53,7 @@ class SINE:
 
     @property
     def head(self) -> Head:
-        return Head(self.hidden, True, self.sharpness, self.temperature, self.dropout)
+        return Head(self.hidden, True, self.sharpness, self.temperature, self.dropout, self.served, self.common)
 
     def build(self, schema: Schema, catalogue_size: int) -> RetrievalModel:
         return InterestTowers(schema, catalogue_size, self.dim, self.head, Sparse(self, schema.history_length))
