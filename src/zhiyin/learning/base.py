@@ -18,6 +18,9 @@ from zhiyin.products import product, summed
 LOWEST = -1e30
 """The score of what is not there, where −inf would not do."""
 
+SMALL = 40.0
+"""exp(±40), and a million times that, are far from the ends of float32."""
+
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -200,15 +203,32 @@ class Loss(Protocol):
 class _LogSum(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, users: Tensor, negatives: Tensor, logq: Tensor, hits: Tensor) -> Tensor:
-        shares = product(users, negatives.T).sub_(logq)
-        shares[tuple(hits)] = -torch.inf
-        most = shares.amax(1).clamp(min=torch.finfo(shares.dtype).min)
-        total = shares.sub_(most[:, None]).exp_().sum(1)
-        context.save_for_backward(users, negatives, shares, total)
-        return most + total.log()
+        scores = product(users, negatives.T)
+        likely = logq.min()
+        scores[tuple(hits)] = -torch.inf
+        if _are_small(users, negatives, logq):
+            counts, most = torch.exp(likely - logq), -likely
+        else:
+            counts = torch.ones_like(logq)
+            most = scores.sub_(logq).amax(1).clamp(min=torch.finfo(scores.dtype).min)
+            scores.sub_(most[:, None])
+        total = scores.exp_() @ counts
+        context.save_for_backward(users, negatives, scores, counts, total)
+        return total.log().add_(most)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        users, negatives, shares, total = context.saved_tensors
-        slopes = shares * (gradient / total.clamp(min=torch.finfo(total.dtype).tiny))[:, None]
-        return product(slopes, negatives), summed(slopes, users), None, None
+        # a share is exponentials[i, j] · counts[j] / total[i]: what is i's or j's alone goes to the smaller matrices
+        users, negatives, exponentials, counts, total = context.saved_tensors
+        slopes = (gradient / total.clamp(min=torch.finfo(total.dtype).tiny))[:, None]
+        of_users = product(exponentials, negatives * counts[:, None]).mul_(slopes)
+        return of_users, summed(exponentials, users * slopes).mul_(counts[:, None]), None, None
+
+
+def _are_small(users: Tensor, negatives: Tensor, logq: Tensor) -> bool:
+    """Whether exp of every score, and every sum of them by their counts, is a float32 without a shift. On a GPU nobody
+    waits for the answer: no."""
+    if users.device.type != "cpu":
+        return False
+    largest = users.norm(dim=1).amax() * negatives.norm(dim=1).amax()
+    return bool(largest + (logq.max() - logq.min()) < SMALL)

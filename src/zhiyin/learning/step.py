@@ -89,7 +89,7 @@ class Stepper:
             items = self.model.item_vectors(self._shown(batch.rows[mine]))
             everything = self.crew.gathered(items.detach(), len(batch.rows)).requires_grad_()
         with self.clock.time("user tower"):
-            users = torch.cat([self.model.run_vectors(runs) for runs in batch.runs])
+            users = self.model.run_vectors(*batch.runs)
             asked = users.detach().requires_grad_()
         with self.clock.time("scores and loss"):
             loss = self._compare(batch, asked, everything)

@@ -4,9 +4,9 @@ History and catalogue read one embedding table. An extractor makes h vectors of 
 context] goes through an MLP; the score of an item is the best of the interests'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Feature
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, taken
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, request_columns, taken
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, normalized
 from zhiyin.models.windows import Band
@@ -28,6 +28,12 @@ class Interests:
 
     vectors: Tensor
     alive: Tensor | None = None
+
+    @classmethod
+    def together(cls, parts: Sequence[Self]) -> Self:
+        """Those of all parts, one part after the other."""
+        alive = [one.alive for one in parts if one.alive is not None]
+        return cls(torch.cat([one.vectors for one in parts]), torch.cat(alive) if alive else None)
 
 
 class Extractor(Protocol):
@@ -81,10 +87,11 @@ class InterestTowers(RetrievalModel):
 
     def user_vectors(self, queries: Queries) -> Tensor:
         events = self._events(queries.history, queries.columns)
-        return self._users(events, Band.of_queries(queries, self.length), queries.columns)
+        return self._users(self.extractor(events, Band.of_queries(queries, self.length)), queries.columns)
 
-    def run_vectors(self, runs: Runs) -> Tensor:
-        return self._users(self._events(runs.history, runs.past), Band.of_runs(runs), runs.columns)
+    def run_vectors(self, *parts: Runs) -> Tensor:
+        found = [self.extractor(self._events(runs.history, runs.past), Band.of_runs(runs)) for runs in parts]
+        return self._users(Interests.together(found), request_columns(parts))
 
     def item_vectors(self, items: Items) -> Tensor:
         vectors: Tensor = self.items(items.rows)
@@ -111,8 +118,7 @@ class InterestTowers(RetrievalModel):
         events: Tensor = self.items(history)
         return events if self.from_events is None else events + self.from_events(columns)
 
-    def _users(self, events: Tensor, band: Band, columns: Mapping[str, Tensor]) -> Tensor:
-        found: Interests = self.extractor(events, band)
+    def _users(self, found: Interests, columns: Mapping[str, Tensor]) -> Tensor:
         interests = found.vectors
         inputs = [self.dropout(interests)]
         if self.request.width:
