@@ -88,7 +88,9 @@ class _Linear(torch.autograd.Function):
 
 
 def _pays(left: Tensor) -> bool:
-    return left.device.type == "cpu" and left.dtype == torch.float32 and _wider()
+    if left.device.type != "cpu" or left.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    return _wider()
 
 
 def _pieces(length: int) -> Iterator[tuple[int, int]]:

@@ -29,10 +29,11 @@ def logs(draw: st.DrawFn) -> tuple[dict[str, list[Any]], TimeUnit, int, bool]:
     users, items, count = draw(IDS), draw(IDS), draw(st.integers(1, 30))
     unit: TimeUnit = draw(st.sampled_from(["s", "ms", "position"]))
     start = {"s": NEW_YEAR, "ms": 1000 * NEW_YEAR, "position": 0}[unit]
+    scale = draw(st.sampled_from([1, 1 << 60])) if unit == "position" else 1
     columns: dict[str, list[Any]] = {
         "user": [users[draw(st.integers(0, len(users) - 1))] for _ in range(count)],
         "item": [items[draw(st.integers(0, len(items) - 1))] for _ in range(count)],
-        "time": [start + draw(st.integers(0, 5)) for _ in range(count)],
+        "time": [start + draw(st.integers(0, 5)) * scale for _ in range(count)],
     }
     if draw(st.booleans()) and draw(st.booleans()):
         columns[draw(st.sampled_from(list(columns)))][-1] = None
