@@ -41,7 +41,7 @@ def plain(path: Path, user: str, item: str, time: str, unit: str) -> Plain | Non
             return None
         times = _times(table.column(time), unit)
         one, other = _numbered(table.column(user)), _numbered(table.column(item))
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, KeyError):  # KeyError: no such column, or one of records
         return None
     if times is None or one is None or other is None:
         return None
