@@ -117,7 +117,7 @@ class Batch:
     of the step; `positives` int64 [n], `negatives` int64 [m], `own` int64 [n, q] (or None): places among them.
     `weights` float32 [n]: the examples' rewards. `hits` int64 [2, a]: the pairs (example, negative) that are no
     negatives, by example; those of example i are the columns `hit_bounds`[i] … `hit_bounds`[i + 1] - 1 (int64 [n + 1],
-    on the CPU).
+    no tensor: nobody waits for it).
     """
 
     runs: tuple[Runs, ...]
@@ -128,7 +128,7 @@ class Batch:
     positive_logq: Tensor
     negative_logq: Tensor
     hits: Tensor
-    hit_bounds: Tensor
+    hit_bounds: Numbers
     own: Tensor | None = None
 
 
