@@ -7,7 +7,7 @@ written to disk. torch-rechub: label encoding, `generate_seq_feature_match` with
 histories of 50; nothing written. Each run is a process of its own, ours and theirs by turns; seconds count from after
 the imports, peak memory is the process's. torch-rechub lives in a virtual environment of its own, made once under the
 temporary folder. Beside that: appending a twentieth to the largest log, one user of a million events, and writing a
-realistic world. Writes benchmarks/results/prepare.json.
+realistic world. Writes benchmarks/results/prepare.json; what it has of other sizes stays.
 """
 
 import argparse
@@ -64,7 +64,14 @@ def compare(sizes: list[int], repeats: int, peer_up_to: int) -> None:
         rows += beside(folder, max(sizes), repeats)
     print_table(rows)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine(), "peer": PEER, "rows": rows}, indent=2) + "\n")
+    RESULTS.write_text(json.dumps({"machine": machine(), "peer": PEER, "rows": [*kept(rows), *rows]}, indent=2) + "\n")
+
+
+def kept(rows: list[Row]) -> list[Row]:
+    """What was found earlier of sizes that were not asked for now."""
+    earlier: list[Row] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    found = {(row["what"], row["events"]) for row in rows}
+    return [row for row in earlier if (row["what"], row["events"]) not in found]
 
 
 def sized(folder: Path, size: int, repeats: int, peer: Path | str) -> list[Row]:

@@ -10,7 +10,7 @@ evaluation counts for it. Ours stops at the first look (four an epoch) that pass
 
 The reference is plain: every example shuffled for itself, softmax over the whole catalogue, and with it dense Adam
 (lazy Adam is dense where every row has a gradient); the fast path must come to the same recall. Writes
-benchmarks/results/time_to_quality.json.
+benchmarks/results/time_to_quality.json; a part that was not asked for stays in it as it was.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def main() -> None:
     read.add_argument("--repeats", type=int, default=3)
     read.add_argument("--part", choices=["peer", "reference", "all"], default="all")
     given = read.parse_args()
-    told: dict[str, Any] = {"machine": machine(), "epochs of torch-rechub": given.epochs}
+    told: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    told |= {"machine": machine()}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         source = datasets.load("movielens-1m", data=given.data, cache=datasets.default_cache(), out=folder / "tidy")
@@ -104,13 +105,19 @@ def against_peer(data: Prepared, split: Split, folder: Path, epochs: int, repeat
         ]
     )
     print(f"{faster} times faster\n")
-    return {"torch-rechub": theirs, "zhiyin seconds": [round(one, 1) for one in ours], "times faster": faster}
+    return {
+        "epochs of torch-rechub": epochs,
+        "torch-rechub": theirs,
+        "zhiyin seconds": [round(one, 1) for one in ours],
+        "times faster": faster,
+    }
 
 
 def against_reference(data: Prepared, split: Split, folder: Path, repeats: int) -> dict[str, Any]:
     rows = []
     for name, plan in (("fast", replace(FAST, training=Training(batch_size=1024))), ("reference", REFERENCE)):
-        recalls, seconds = [], []
+        recalls: list[float] = []
+        seconds: list[float] = []
         for seed in range(repeats):
             started = time.perf_counter()
             seeded = replace(plan, training=replace(plan.training, seed=seed))
@@ -118,6 +125,7 @@ def against_reference(data: Prepared, split: Split, folder: Path, repeats: int) 
             seconds.append(time.perf_counter() - started)
             report = evaluate({name: fitted.scorer(data)}, data, split.test, ks=(K,))
             recalls.append(report.value(name, f"recall@{K}"))
+            print(f"{name}, seed {seed}: recall@{K} {recalls[-1]:.4f}, {seconds[-1]:.0f} s", flush=True)
         row = {
             "path": name,
             "recall@50": round(statistics.mean(recalls), 4),

@@ -65,7 +65,7 @@ class Linear(nn.Linear):
             return F.linear(input, self.weight, self.bias)
         flat = input.reshape(-1, input.shape[-1])
         found: Tensor = _Linear.apply(flat, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return found.view(*input.shape[:-1], -1)
+        return found if input.dim() == 2 else found.view(*input.shape[:-1], -1)
 
 
 class _Linear(torch.autograd.Function):
@@ -88,7 +88,9 @@ class _Linear(torch.autograd.Function):
 
 
 def _pays(left: Tensor) -> bool:
-    return left.device.type == "cpu" and left.dtype == torch.float32 and _wider()
+    if left.device.type != "cpu" or left.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    return _wider()
 
 
 def _pieces(length: int) -> Iterator[tuple[int, int]]:

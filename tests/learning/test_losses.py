@@ -213,6 +213,23 @@ def test_large_scores_stay_finite(loss: Any) -> None:
     assert torch.isfinite(loss(replace(scores, **large))).all()
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0, 30.0])
+@pytest.mark.parametrize("rare", [0.0, 50.0])
+def test_a_log_sum_is_its_formula_at_every_size_of_scores(scale: float, rare: float) -> None:
+    """Small scores need no shift and large ones do; what one way gives, and its slopes, the plain formula gives."""
+    scores = random_scores(6)
+    logq = scores.negative_logq - rare * torch.arange(9.0) / 8
+    users, negatives = ((part * scale).float().requires_grad_() for part in (scores.users, scores.negatives))
+    found = replace(scores, users=users, negatives=negatives, own=None).log_sum(logq.float())
+    exact = [part.detach().double().requires_grad_() for part in (users, negatives)]
+    hidden = torch.zeros(5, 9, dtype=torch.bool).index_put(tuple(scores.hits), torch.tensor(True))
+    wanted = (exact[0] @ exact[1].T - logq.float()).masked_fill(hidden, -torch.inf).logsumexp(1)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    slopes = torch.autograd.grad(found.sum(), (users, negatives))
+    for slope, other in zip(slopes, torch.autograd.grad(wanted.sum(), exact), strict=True):
+        torch.testing.assert_close(slope.double(), other, rtol=1e-4, atol=1e-5 * scale)
+
+
 def test_sampled_softmax_over_everything_is_full_softmax() -> None:
     scores = random_scores(5)
     none: dict[str, Any] = {

@@ -120,6 +120,13 @@ def test_runs_share_work_and_change_nothing(model: RetrievalModel) -> None:
         torch.testing.assert_close(slope, slopes[1][name], atol=1e-4, rtol=1e-4)
 
 
+def test_parts_are_learned_from_side_by_side(model: RetrievalModel) -> None:
+    """Runs of like length come together; all parts of a step go through the tower's layers at once."""
+    parts = [runs(model, seed) for seed in range(3)]
+    alone = torch.cat([model.run_vectors(one) for one in parts])
+    torch.testing.assert_close(model.run_vectors(*parts), alone, atol=1e-5, rtol=1e-5)
+
+
 def test_training_gives_the_same_bits_with_several_threads(model: RetrievalModel) -> None:
     """A run that is resumed must end as one that was not: no sum may depend on which thread came first."""
     random = np.random.default_rng(0)

@@ -132,6 +132,14 @@ def likely_unit(low: float, high: float) -> str | None:
     return None
 
 
+def of_this_age(unit: str, low: float, high: float) -> bool:
+    """Whether times between these can be in this unit: none after 2200, and the newest after 1980, unless no other unit
+    fits better."""
+    up, down = UNITS[unit]
+    newest = int(high) * up // down
+    return newest < YEAR_2200 and (newest >= YEAR_1980 or likely_unit(low, high) is None)
+
+
 def _number(loaded: Loaded, column: str, kind: str) -> str | None:
     if kind in WHOLE:
         return f"{column}::bigint"
@@ -205,7 +213,7 @@ def _refuse_wrong_unit(loaded: Loaded, name: str, number: str, unit: str, low: f
     up, down = UNITS[unit]
     likely = likely_unit(low, high)
     newest = int(high) * up // down
-    if newest < YEAR_2200 and (newest >= YEAR_1980 or likely is None):
+    if of_this_age(unit, low, high):
         return
     _, row, value = loaded.first(f"{number} = (select max({number}) from {loaded.table})", quoted(name))
     remedy = (

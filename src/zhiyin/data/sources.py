@@ -2,7 +2,7 @@
 
 Rows are given in the order of the ids' UTF-8 bytes, events by (user, time, arrival), so the same files always give the
 same data set. Files that come later are appended: what has a row keeps it.
-The work is DuckDB's, which spills to disk what does not fit into `MEMORY`.
+The work is DuckDB's, which spills to disk what does not fit into `MEMORY`; a small, plain log is done without it.
 """
 # ruff: noqa: S608 – every name in a query went through `quoted`, every text through `literal`
 
@@ -23,6 +23,7 @@ from zhiyin.data import checks, columns, origin
 from zhiyin.data.events import EventLog, Times
 from zhiyin.data.merging import merged, offsets_of, repeated, without
 from zhiyin.data.numbering import Side, numbered
+from zhiyin.data.plain import plain
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.readers import Loaded, connect, load, quoted
 from zhiyin.data.tables import Table
@@ -208,15 +209,9 @@ def _refuse_different(source: Source, old: Prepared, folder: Path) -> None:
 
 
 def _build(source: Source, old: Prepared | None, hidden: Path, say: Callable[[str], None]) -> Summary:
-    with connect(MEMORY, hidden / "spilled") as connection:
-        say("reading the log")
-        log, span = _read_log(connection, source, old)
-        say("numbering users and items")
-        known = (Side.of_users(old), Side.of_items(old)) if old else (Side.none(), Side.none())
-        users = numbered(connection, log, source.user, "user", source.users, source.user_id, known[0])
-        items = numbered(connection, log, source.item, "item", source.items, source.item_id, known[1])
-        say(f"sorting {log.count():,} events")
-        events = _sorted_events(connection, log, source, span, len(users.ids), hidden)
+    say("reading the log")
+    found = _plain(source) if old is None else None
+    users, items, events = found or _read(source, old, hidden, say)
     if old:
         say(f"merging with {len(old.events):,} events")
         events = merged(old.events, events, hidden)
@@ -230,6 +225,33 @@ def _build(source: Source, old: Prepared | None, hidden: Path, say: Callable[[st
     data = Prepared(users.ids, items.ids, events, users.table, items.table, source.time_unit != "position", lineage)
     data.save(hidden / "prepared")
     return _summary(data, duplicates, source.duplicates == "keep", users.bare, items.bare)
+
+
+def _plain(source: Source) -> tuple[Side, Side, EventLog] | None:
+    """Users, items and events of a small and plain log; None where it is none."""
+    if source.items or source.users or source.columns or not source.time or source.events.suffix.lower() != ".parquet":
+        return None
+    if not source.events.is_file():
+        return None
+    found = plain(source.events, source.user, source.item, source.time, source.time_unit)
+    if found is None:
+        return None
+    users, items = (Side(ids, Table.of({}, len(ids))) for ids in (found.users, found.items))
+    return users, items, found.events
+
+
+def _read(
+    source: Source, old: Prepared | None, hidden: Path, say: Callable[[str], None]
+) -> tuple[Side, Side, EventLog]:
+    """Users and items, those of `old` first, and the events of `source` alone."""
+    with connect(MEMORY, hidden / "spilled") as connection:
+        log, span = _read_log(connection, source, old)
+        say("numbering users and items")
+        known = (Side.of_users(old), Side.of_items(old)) if old else (Side.none(), Side.none())
+        users = numbered(connection, log, source.user, "user", source.users, source.user_id, known[0])
+        items = numbered(connection, log, source.item, "item", source.items, source.item_id, known[1])
+        say(f"sorting {log.count():,} events")
+        return users, items, _sorted_events(connection, log, source, span, len(users.ids), hidden)
 
 
 def _summary(data: Prepared, duplicates: int, kept: bool, bare_users: int, bare_items: int) -> Summary:

@@ -18,6 +18,9 @@ from zhiyin.products import product, summed
 LOWEST = -1e30
 """The score of what is not there, where −inf would not do."""
 
+SMALL = 40.0
+"""exp(±40), and a million times that, are far from the ends of float32."""
+
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -114,7 +117,7 @@ class Batch:
     of the step; `positives` int64 [n], `negatives` int64 [m], `own` int64 [n, q] (or None): places among them.
     `weights` float32 [n]: the examples' rewards. `hits` int64 [2, a]: the pairs (example, negative) that are no
     negatives, by example; those of example i are the columns `hit_bounds`[i] … `hit_bounds`[i + 1] - 1 (int64 [n + 1],
-    on the CPU).
+    no tensor: nobody waits for it).
     """
 
     runs: tuple[Runs, ...]
@@ -125,7 +128,7 @@ class Batch:
     positive_logq: Tensor
     negative_logq: Tensor
     hits: Tensor
-    hit_bounds: Tensor
+    hit_bounds: Numbers
     own: Tensor | None = None
 
 
@@ -212,30 +215,47 @@ class _LogSum(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, users: Tensor, negatives: Tensor, logq: Tensor, hits: Tensor) -> Tensor:
-        shares, best = product(users[:, 0], negatives.T), None
+        scores, best = product(users[:, 0], negatives.T), None
         for other in range(1, users.shape[1]):
-            best, shares = _better(best, other, shares, product(users[:, other], negatives.T))
-        shares.sub_(logq)
-        shares[tuple(hits)] = -torch.inf
-        most = shares.amax(1).clamp(min=torch.finfo(shares.dtype).min)
-        total = shares.sub_(most[:, None]).exp_().sum(1)
-        context.save_for_backward(users, negatives, shares, total, best)
-        return most + total.log()
+            best = _better(best, other, scores, product(users[:, other], negatives.T))
+        likely = logq.min()
+        scores[tuple(hits)] = -torch.inf
+        if _are_small(users, negatives, logq):
+            counts, most = torch.exp(likely - logq), -likely
+        else:
+            counts = torch.ones_like(logq)
+            most = scores.sub_(logq).amax(1).clamp(min=torch.finfo(scores.dtype).min)
+            scores.sub_(most[:, None])
+        total = scores.exp_() @ counts
+        context.save_for_backward(users, negatives, scores, counts, total, best)
+        return total.log().add_(most)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        users, negatives, shares, total, best = context.saved_tensors
-        slopes = shares * (gradient / total.clamp(min=torch.finfo(total.dtype).tiny))[:, None]
-        if best is None:
-            return product(slopes, negatives)[:, None], summed(slopes, users[:, 0]), None, None
-        parts = [slopes * (best == one) for one in range(users.shape[1])]
-        to_users = torch.stack([product(part, negatives) for part in parts], dim=1)
-        to_negatives = torch.stack([summed(part, users[:, at]) for at, part in enumerate(parts)]).sum(0)
-        return to_users, to_negatives, None, None
+        # a share is exponentials[i, j] · counts[j] / total[i]: what is i's or j's alone goes to the smaller matrices
+        users, negatives, exponentials, counts, total, best = context.saved_tensors
+        slopes = (gradient / total.clamp(min=torch.finfo(total.dtype).tiny))[:, None]
+        counted, sloped = negatives * counts[:, None], users * slopes[:, None]
+        of_users, of_negatives = torch.empty_like(users), torch.zeros_like(negatives)
+        for one in range(users.shape[1]):
+            mine = exponentials if best is None else exponentials * (best == one)
+            of_users[:, one] = product(mine, counted).mul_(slopes)
+            of_negatives += summed(mine, sloped[:, one])
+        return of_users, of_negatives.mul_(counts[:, None]), None, None
 
 
-def _better(best: Tensor | None, other: int, scores: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Whose score is the best so far, uint8 like the scores, the earlier of two that are level; and the best scores."""
+def _better(best: Tensor | None, other: int, scores: Tensor, theirs: Tensor) -> Tensor:
+    """Whose score is the best so far, uint8 like the scores, the earlier of two that are level; `scores` are that one's
+    from then on."""
     won = theirs > scores
-    best = won.to(torch.uint8) if best is None else best.masked_fill_(won, other)
-    return best, torch.maximum(scores, theirs, out=scores)
+    torch.maximum(scores, theirs, out=scores)
+    return won.to(torch.uint8) if best is None else best.masked_fill_(won, other)
+
+
+def _are_small(users: Tensor, negatives: Tensor, logq: Tensor) -> bool:
+    """Whether exp of every score, and every sum of them by their counts, is a float32 without a shift. On a GPU nobody
+    waits for the answer: no."""
+    if users.device.type != "cpu":
+        return False
+    largest = users.norm(dim=-1).amax() * negatives.norm(dim=1).amax()
+    return bool(largest + (logq.max() - logq.min()) < SMALL)

@@ -90,7 +90,7 @@ class Examples:
             negative_logq=self._tensor(draft.drawn.logq),
             own=None if draft.own is None else self._tensor(draft.own),
             hits=self._tensor(draft.hits),
-            hit_bounds=torch.from_numpy(np.searchsorted(draft.hits[0], np.arange(len(draft.positives) + 1))),
+            hit_bounds=np.searchsorted(draft.hits[0], np.arange(len(draft.positives) + 1)),
         )
 
     def runs(self, stretch: Stretch) -> Runs:

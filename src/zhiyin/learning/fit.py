@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,8 @@ class Training:
     common history; 1 shuffles each example for itself, 0 is the model's own. `baskets`: what a user did at one time (an
     invoice) is learned from what came before all of it, not from its other parts. `id_dropout`: how likely an item of a
     step is shown to the item tower by its features alone, so that they carry a new item. `checkpoint_minutes`: between
-    two checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps".
+    two checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps". `precision`: "bf16"
+    trains with the towers' products in bfloat16 (automatic mixed precision); what is kept and served is float32.
     """
 
     epochs: int = 20
@@ -72,6 +73,7 @@ class Training:
     id_dropout: float = 0.0
     checkpoint_minutes: float = 10.0
     device: str = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -233,7 +235,14 @@ class TrainingRun:
             )
         self.nameless = _nameless(data, self.events, schema, training.id_dropout)
         self.stepper = Stepper(
-            self.model, plan.loss, self.optimizer, self.examples, crew, self.clock, training.id_dropout
+            self.model,
+            plan.loss,
+            self.optimizer,
+            self.examples,
+            crew,
+            self.clock,
+            training.id_dropout,
+            half=training.precision == "bf16",
         )
         self.steps_per_epoch = math.ceil(_examples_an_epoch(data.events, self.events, training) / training.batch_size)
         self.steps = self.steps_per_epoch * training.epochs

@@ -49,7 +49,8 @@ class Clock:
 
 class Stepper:
     """Takes steps of one model. `id_dropout`: how likely an item of a step is shown to the item tower as a new one, by
-    its features alone; as a positive and as a negative alike, since the tower sees it once."""
+    its features alone; as a positive and as a negative alike, since the tower sees it once. `half`: the towers'
+    products are in bfloat16 where autocast has them so; weights, vectors, scores and steps stay float32."""
 
     def __init__(
         self,
@@ -60,9 +61,11 @@ class Stepper:
         crew: Processes,
         clock: Clock,
         id_dropout: float = 0.0,
+        *,
+        half: bool = False,
     ) -> None:
         self.model, self.loss, self.optimizer, self.examples = model, loss, optimizer, examples
-        self.crew, self.clock, self.id_dropout = crew, clock, id_dropout
+        self.crew, self.clock, self.id_dropout, self.half = crew, clock, id_dropout, half
 
     def step(self, batch: Batch, left: float = 1.0) -> Tensor:
         """The batch's mean loss, weighted by reward, not yet waited for. `batch.runs` are this process's share of the
@@ -84,12 +87,13 @@ class Stepper:
 
     def _gradients(self, batch: Batch) -> Tensor:
         """The batch's mean loss, whose gradients have come to the parameters."""
-        with self.clock.time("item tower"):
+        kind = batch.rows.device.type
+        with self.clock.time("item tower"), torch.autocast(kind, torch.bfloat16, enabled=self.half):
             mine = self.crew.share(len(batch.rows))
-            items = self.model.item_vectors(self._shown(batch.rows[mine]))
+            items = self.model.item_vectors(self._shown(batch.rows[mine])).float()
             everything = self.crew.gathered(items.detach(), len(batch.rows)).requires_grad_()
-        with self.clock.time("user tower"):
-            users = torch.cat([self.model.run_vectors(runs) for runs in batch.runs])
+        with self.clock.time("user tower"), torch.autocast(kind, torch.bfloat16, enabled=self.half):
+            users = self.model.run_vectors(*batch.runs).float()
             asked = users.detach().requires_grad_()
         with self.clock.time("scores and loss"):
             loss = self._compare(batch, asked, everything)

@@ -1,6 +1,6 @@
 """What a model is: two towers that meet only in an inner product."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -85,6 +85,11 @@ class Runs:
         return Queries(history, {**self.columns, **past})
 
 
+def request_columns(parts: Sequence[Runs]) -> dict[str, Tensor]:
+    """Encoded user and context features [n, …] of the requests of all parts, one part after the other."""
+    return {name: torch.cat([runs.columns[name] for runs in parts]) for name in parts[0].columns}
+
+
 @dataclass(frozen=True, slots=True)
 class Items:
     """All the item tower may see of m items. `rows` int64 [m], `UNKNOWN` for a new item; `columns` as in `Queries`."""
@@ -109,9 +114,10 @@ class RetrievalModel(nn.Module):
         """float32 [n, h, d]."""
         raise NotImplementedError
 
-    def run_vectors(self, runs: Runs) -> Tensor:
-        """float32 [n, h, d]: what `user_vectors` gives for `runs.queries()`, with the work shared where a model can."""
-        return self.user_vectors(runs.queries())
+    def run_vectors(self, *parts: Runs) -> Tensor:
+        """float32 [n, h, d]: what `user_vectors` gives for the `queries()` of each part, one part after the other, with
+        the work shared where a model can."""
+        return torch.cat([self.user_vectors(runs.queries()) for runs in parts])
 
     def item_vectors(self, items: Items) -> Tensor:
         """float32 [m, d]."""

@@ -4,9 +4,9 @@ History and catalogue read one embedding table. An extractor makes h vectors of 
 context] goes through an MLP; the score of an item is the best of the interests'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Feature
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, taken
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, request_columns, taken
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, HistoryPooling, normalized
 from zhiyin.models.windows import Band
@@ -28,6 +28,12 @@ class Interests:
 
     vectors: Tensor
     alive: Tensor | None = None
+
+    @classmethod
+    def together(cls, parts: Sequence[Self]) -> Self:
+        """Those of all parts, one part after the other."""
+        alive = [one.alive for one in parts if one.alive is not None]
+        return cls(torch.cat([one.vectors for one in parts]), torch.cat(alive) if alive else None)
 
 
 class Extractor(Protocol):
@@ -91,10 +97,14 @@ class InterestTowers(RetrievalModel):
         common = None if self.common is None else self.common(self.common.pooling(events, queries.history))
         return self._users(self.extractor(events, Band.of_queries(queries, self.length)), common, queries.columns)
 
-    def run_vectors(self, runs: Runs) -> Tensor:
-        events = self._events(runs.history, runs.past)
-        common = None if self.common is None else self.common(self.common.pooling.over_runs(events, runs))
-        return self._users(self.extractor(events, Band.of_runs(runs)), common, runs.columns)
+    def run_vectors(self, *parts: Runs) -> Tensor:
+        events = [self._events(runs.history, runs.past) for runs in parts]
+        found = [self.extractor(one, Band.of_runs(runs)) for one, runs in zip(events, parts, strict=True)]
+        common = None
+        if self.common is not None:
+            pooled = [self.common.pooling.over_runs(one, runs) for one, runs in zip(events, parts, strict=True)]
+            common = self.common(torch.cat(pooled))
+        return self._users(Interests.together(found), common, request_columns(parts))
 
     def item_vectors(self, items: Items) -> Tensor:
         vectors: Tensor = self.items(items.rows)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zhiyin.errors import SpecError
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, request_columns
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, normalized
 from zhiyin.products import Linear
@@ -77,10 +77,15 @@ class SequenceTowers(RetrievalModel):
         states: Tensor = self.encoder.last(self._events(history, past), counts)  # type: ignore[operator]
         return self._users(states, counts, queries.columns)
 
-    def run_vectors(self, runs: Runs) -> Tensor:
+    def run_vectors(self, *parts: Runs) -> Tensor:
+        states = torch.cat([self._states(runs) for runs in parts])
+        return self._users(states, torch.cat([runs.happened for runs in parts]), request_columns(parts))
+
+    def _states(self, runs: Runs) -> Tensor:
+        """[n, d] the state where each request comes."""
         states: Tensor = self.encoder(self._events(runs.history, runs.past))
         places = runs.owners * states.shape[1] + (runs.happened - 1).clamp(min=0)
-        return self._users(states.flatten(0, 1).index_select(0, places), runs.happened, runs.columns)
+        return states.flatten(0, 1).index_select(0, places)
 
     def item_vectors(self, items: Items) -> Tensor:
         vectors: Tensor = self.items(items.rows)

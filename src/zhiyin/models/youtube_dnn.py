@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zhiyin.errors import SpecError
 from zhiyin.features.base import Values
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, request_columns
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, HistoryPooling, Pooling, normalized
 from zhiyin.products import Linear
@@ -70,9 +70,12 @@ class YouTubeDNNTowers(RetrievalModel):
         weights = queries.columns[self.spec.weight][..., 0] if self.spec.weight else None
         return self._users(self.pooling(self.watched(queries.history), queries.history, weights), queries.columns)
 
-    def run_vectors(self, runs: Runs) -> Tensor:
+    def run_vectors(self, *parts: Runs) -> Tensor:
+        return self._users(torch.cat([self._pooled(runs) for runs in parts]), request_columns(parts))
+
+    def _pooled(self, runs: Runs) -> Tensor:
         weights = runs.past[self.spec.weight][..., 0] if self.spec.weight else None
-        return self._users(self.pooling.over_runs(self.watched(runs.history), runs, weights), runs.columns)
+        return self.pooling.over_runs(self.watched(runs.history), runs, weights)
 
     def _users(self, pooled: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
         inputs = [self.dropout(pooled)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zhiyin.features.schema import Schema
-from zhiyin.models.base import Items, Queries, RetrievalModel, Runs
+from zhiyin.models.base import Items, Queries, RetrievalModel, Runs, request_columns
 from zhiyin.models.inputs import Embeddings, Inputs
 from zhiyin.models.layers import MLP, HistoryPooling, Pooling, normalized
 from zhiyin.models.youtube_dnn import check_towers, check_weight
@@ -62,10 +62,14 @@ class YouTubeSBCTowers(RetrievalModel):
         seed = torch.where(queries.history[:, -1:] >= 0, watched[:, -1], 0.0)
         return self._users(seed, self.pooling(watched, queries.history, weights), queries.columns)
 
-    def run_vectors(self, runs: Runs) -> Tensor:
+    def run_vectors(self, *parts: Runs) -> Tensor:
+        seeds, pooled = zip(*[self._seed_and_pooled(runs) for runs in parts], strict=True)
+        return self._users(torch.cat(seeds), torch.cat(pooled), request_columns(parts))
+
+    def _seed_and_pooled(self, runs: Runs) -> tuple[Tensor, Tensor]:
         weights = runs.past[self.spec.weight][..., 0] if self.spec.weight else None
         watched = self.items(runs.history)
-        return self._users(runs.newest(watched), self.pooling.over_runs(watched, runs, weights), runs.columns)
+        return runs.newest(watched), self.pooling.over_runs(watched, runs, weights)
 
     def _users(self, seed: Tensor, pooled: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
         inputs = [seed, pooled]
