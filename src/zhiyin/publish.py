@@ -45,6 +45,10 @@ GOLDEN = 64
 POPULAR = 10_000
 """Rows that the fallback keeps."""
 
+INSIDE = 1 << 24
+"""Bytes of weights that a tower's own file holds. Those of a larger one lie in a second file beside it: no protobuf may
+be over 2 GB, and ONNX Runtime maps that file into memory instead of reading it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Promise:
@@ -261,7 +265,8 @@ def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
         raise ReleaseError("the exporter made nothing", where=path.name)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces and paths of this machine: of no use to a server
-    program.save(path, external_data=False)
+    weights = sum(one.const_value.nbytes for one in program.model.graph.initializers.values() if one.const_value is not None)
+    program.save(path, external_data=weights > INSIDE)
 
 
 @contextmanager
