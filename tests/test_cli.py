@@ -301,7 +301,7 @@ def test_tune_of_a_release_needs_no_run_and_sees_histories_in_the_releases_rows(
     np.testing.assert_allclose(its_items, items, atol=1e-4)
     np.testing.assert_allclose(its_users, users, atol=1e-4)
     np.testing.assert_allclose(others, users, atol=1e-4)
-    assert goal.seconds == 180
+    assert goal.seconds == 120
     refused(zhiyin("tune", recipe), 1, "no trained model")
 
 

@@ -143,7 +143,7 @@ def least_effort(ladder: Sequence[Any], reaches: Callable[[Any], tuple[bool, flo
     return rung
 
 
-LEAP = 16
+LEAP = 32
 """Rungs at once: an effort about 2.5 times as large."""
 
 FLAT = 0.002
