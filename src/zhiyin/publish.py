@@ -27,8 +27,8 @@ from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.base import HostedSpec, IndexSpec, Vectors
-from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
+from zhiyin.indexes.truth import truth
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part, written
 from zhiyin.models.base import Items, Queries, RetrievalModel
@@ -149,7 +149,7 @@ def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> d
     asked = len(users) if "tuning" in release.manifest else promise.queries  # a part alone may miss a target by chance
     queries = np.ascontiguousarray(users[:asked].reshape(-1, users.shape[-1]))
     k = min(promise.k, len(release.items))
-    found = overlap(release.index.search(queries, k), Exact().build(release.vectors).search(queries, k))
+    found = overlap(release.index.search(queries, k), truth(release.vectors, queries, k))
     if found < promise.overlap:
         raise ReleaseError(
             f"the index finds {found:.3f} of the exact top {k}",
@@ -265,7 +265,9 @@ def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
         raise ReleaseError("the exporter made nothing", where=path.name)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces and paths of this machine: of no use to a server
-    weights = sum(one.const_value.nbytes for one in program.model.graph.initializers.values() if one.const_value is not None)
+    weights = sum(
+        one.const_value.nbytes for one in program.model.graph.initializers.values() if one.const_value is not None
+    )
     program.save(path, external_data=weights > INSIDE)
 
 

@@ -8,7 +8,8 @@
         items/                   the vocabulary of the catalogue
         vectors.npy              float32 [m, d], one row an item
         index.bin                the index, in its backend's own format
-        user_tower.onnx  item_tower.onnx
+        user_tower.onnx  item_tower.onnx    and beside them, where they are large, their weights: ….onnx.data
+        channels/                what channels find by
         popular.npy              rows, most popular first: the fallback
         attributes.arrow         the columns of the item table that filters read
         golden/                  queries and the user vectors that the trained model gave them

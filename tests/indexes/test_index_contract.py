@@ -14,6 +14,7 @@ from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SearchError
 from zhiyin.indexes.base import Allowed, Hits, Index, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
+from zhiyin.indexes.truth import truth as truth_of
 
 SIZE, DIM, QUERIES = 3000, 16, 40
 FLOOR = 0.85
@@ -311,3 +312,9 @@ def test_exact_is_exact_to_the_last_place() -> None:
     for k in (1, 10, SIZE, SIZE + 5):
         hits, wanted = Exact().build(VECTORS).search(USERS, k), truth(USERS, VECTORS, k)
         assert (hits.rows[:, :SIZE] == wanted).mean() >= 0.999
+
+
+@pytest.mark.parametrize("count", [0, 1, 129, 400])
+def test_the_truth_on_every_core_is_exact_searchs(count: int) -> None:
+    queries = clustered(count, seed=5) if count else np.empty((0, DIM), np.float32)
+    assert same(truth_of(VECTORS, queries, 20), Exact().build(VECTORS).search(queries, 20))

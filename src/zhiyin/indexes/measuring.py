@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zhiyin import spec
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.indexes.base import Hits, Index, Vectors
-from zhiyin.indexes.exact import Exact
+from zhiyin.indexes.truth import truth
 
 TIMED = 300
 """Queries that speed is measured on …"""
@@ -58,7 +58,7 @@ class Bench:
 
     @classmethod
     def of(cls, vectors: Vectors, queries: Vectors, k: int, threads: int, clock: Clock) -> Self:
-        return cls(queries, Exact().build(vectors).search(queries, k), threads, clock)
+        return cls(queries, truth(vectors, queries, k), threads, clock)
 
     def first(self, count: int) -> "Bench":
         """The same with fewer queries."""
