@@ -52,7 +52,8 @@ class Publisher:
         self.sample = examples.queries(split.test.starts)
         self.model = YouTubeDNN(dim=8, hidden=(16,)).build(self.schema, len(self.data.items)).eval()
         if not exporting:
-            self._export, self._programs = torch.onnx.export, {}
+            self._export: Any = torch.onnx.export
+            self._programs: dict[tuple[str, ...], Any] = {}
             torch.onnx.export = self._remembered  # type: ignore[assignment]
         with tempfile.TemporaryDirectory() as folder:  # what this imports and works out, every process has then
             export_user_tower(self.model, self.sample, Path(folder) / "user_tower.onnx")
