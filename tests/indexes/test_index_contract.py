@@ -1,5 +1,6 @@
 """What every index promises, run on every backend found in the package."""
 
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +260,17 @@ def test_saving_over_a_file_is_refused(index: Index, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"index\.bin"):
         index.save(path)
     assert path.read_text() == "mine"
+
+
+def test_a_full_disk_is_an_error_of_the_system(index: Index, tmp_path: Path) -> None:
+    """Which publish puts into words; the system refuses longer files, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large|ScaNN could not write its index: .*Failed to write"):
+            index.save(tmp_path / "index.bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_an_index_of_other_vectors_is_refused_by_name(backend: IndexSpec, index: Index, tmp_path: Path) -> None:

@@ -152,7 +152,10 @@ class ScaNNIndex:
 
     def save(self, path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="zhiyin-scann-") as name:
-            self._searcher.serialize(name, relative_path=True)
+            try:
+                self._searcher.serialize(name, relative_path=True)
+            except RuntimeError as error:  # what ScaNN makes of a full disk
+                raise OSError(f"ScaNN could not write its index: {str(error)[:200]}") from None
             with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as archive:
                 archive.writestr(SHAPE, json.dumps(list(self._exact.vectors.shape)))
                 for part in sorted(Path(name).iterdir()):
