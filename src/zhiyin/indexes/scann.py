@@ -144,8 +144,9 @@ class ScaNNIndex:
         rows = self._find(queries, k if allowed is None else math.ceil(OVER_FETCH * k * widen), widen)
         if allowed is not None:
             rows = np.where(allowed[rows], rows, UNKNOWN)
-        there = np.argsort(rows == UNKNOWN, axis=1, kind="stable")[:, : k + SPARE]
-        scores, rows = refined(queries, np.take_along_axis(rows, there, 1), self._exact.vectors, k)
+            there = np.argsort(rows == UNKNOWN, axis=1, kind="stable")[:, : k + SPARE]
+            rows = np.take_along_axis(rows, there, 1)
+        scores, rows = refined(queries, rows, self._exact.vectors, k)
         hits = Hits.none(len(queries), k)
         hits.rows[:, : rows.shape[1]], hits.scores[:, : rows.shape[1]] = rows, scores
         return completed(hits, self._exact, queries, k, allowed, passing)
