@@ -54,7 +54,8 @@ from zhiyin.manifest import manifest_digest, signed_part, written
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.places.base import MANIFEST
 from zhiyin.publish import Promise, publish
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.redis import Redis

@@ -23,7 +23,7 @@ from zhiyin.indexes import tune
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.tune import Tuned
 from zhiyin.recipe import Recipe
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
 

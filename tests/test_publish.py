@@ -18,7 +18,10 @@ from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.ivf import IVFFlat
-from zhiyin.release import CURRENT, MANIFEST, Release, Releases, manifest_digest
+from zhiyin.manifest import manifest_digest
+from zhiyin.places.base import CURRENT, MANIFEST
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 
 Publisher = Callable[..., Release]
 
@@ -221,7 +224,7 @@ def test_the_online_wing_opens_a_release_without_torch(root: Path) -> None:
 import sys
 sys.modules["torch"] = None
 from pathlib import Path
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.stores.memory import Memory
 release = Releases(Path({str(root)!r})).open()

@@ -37,7 +37,7 @@ from zhiyin.models.catalogue import items_of
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.places.base import MANIFEST
 from zhiyin.publish import Promise, export_item_tower, export_user_tower, publish
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 
 
 class Publisher:

@@ -34,7 +34,8 @@ from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part, wri
 from zhiyin.models.base import Items, Queries, RetrievalModel
 from zhiyin.models.catalogue import item_blocks, item_vectors, items_of, write_vectors
 from zhiyin.places.base import MANIFEST
-from zhiyin.release import ATTRIBUTES, CHANNELS, INDEX, Arrays, Building, Release, Releases, Tower
+from zhiyin.release import ATTRIBUTES, CHANNELS, INDEX, Arrays, Release, Tower
+from zhiyin.releases import Building, Releases
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from make_release import HERE, make
 
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 
 
 def main() -> None:

@@ -21,9 +21,11 @@ from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge, Hour, Weekday
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.learning.examples import Examples
+from zhiyin.manifest import FORMAT
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
-from zhiyin.release import FORMAT, Arrays, Releases
+from zhiyin.release import Arrays
+from zhiyin.releases import Releases
 from zhiyin.retriever import Retriever
 from zhiyin.service import wire
 from zhiyin.stores.memory import Memory

@@ -12,7 +12,9 @@ from zhiyin.channels.neighbours import Neighbours
 from zhiyin.channels.online import Online
 from zhiyin.channels.popular import Popular
 from zhiyin.errors import RequestError
-from zhiyin.release import FORMAT, Release, Releases
+from zhiyin.manifest import FORMAT
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service import wire
 from zhiyin.stores.base import Event

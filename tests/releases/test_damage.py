@@ -12,7 +12,8 @@ import pytest
 from zhiyin.errors import ReleaseError
 from zhiyin.manifest import parse_manifest
 from zhiyin.places.base import MANIFEST
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 
 A, B = "20260101-000000-aaaa", "20260102-000000-bbbb"
 

@@ -10,7 +10,8 @@ import pytest
 
 from zhiyin.errors import ReleaseError
 from zhiyin.manifest import read_manifest
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 
 A, B = "20260101-000000-aaaa", "20260102-000000-bbbb"
 FILES = ("item_tower.onnx.data", "user_tower.onnx.data")
