@@ -46,9 +46,9 @@ BENCHMARKS := $(filter-out $(addprefix benchmarks/,machine.py index_tuning.py tr
 bench: $(INSTALLED)  ## every benchmark; tables and JSON under benchmarks/results
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-soak: $(INSTALLED)  ## kill publishing 400 times while a reader looks on; many minutes
+soak: $(INSTALLED)  ## kill publishing 440 times while a reader looks on; minutes
 	$(BIN)/python benchmarks/soak/killed_publishes.py
-	$(BIN)/python benchmarks/soak/killed_publishes.py --copied
+	$(BIN)/python benchmarks/soak/killed_publishes.py --kills 40 --exporting
 
 programs:
 	@for one in $(PROGRAMS); do \

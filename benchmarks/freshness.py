@@ -142,7 +142,7 @@ def load_users(port: int, size: int) -> None:
 
 
 def serve(folder: Path, port: int, redis: int) -> None:
-    from zhiyin.release import Releases
+    from zhiyin.releases import Releases
     from zhiyin.service.app import Service
     from zhiyin.service.app import serve as run
     from zhiyin.service.live import Live
@@ -318,7 +318,7 @@ def overlaid(folder: Path, size: int, fresh: int = 10_000, turns: int = 200) -> 
     import faiss
 
     from zhiyin.filters.bitmap import allowed
-    from zhiyin.release import Releases
+    from zhiyin.releases import Releases
     from zhiyin.retriever import Request, Retriever
     from zhiyin.service.overlay import Overlay
     from zhiyin.stores.base import Change, Event

@@ -44,6 +44,7 @@ from zhiyin.features.categorical import Categorical
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge, Hour
+from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.milvus import Milvus
@@ -53,7 +54,8 @@ from zhiyin.manifest import manifest_digest, signed_part, written
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.places.base import MANIFEST
 from zhiyin.publish import Promise, publish
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.stores.base import StoreSpec
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.redis import Redis
@@ -111,14 +113,24 @@ Publisher = Callable[..., Release]
 
 @pytest.fixture(scope="session")
 def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
-    """published(root, id, seed=0, index=Exact()): a release of an untrained YouTubeDNN, whose seed is all its taste."""
+    """published(root, id, seed=0, index=Exact()): a release of an untrained YouTubeDNN, whose seed is all its taste;
+    its weights times `scale`."""
 
     def make(
-        root: Path | Releases, id: str, seed: int = 0, index: IndexSpec = Exact(), overlap: float = 0.5
+        root: Path | Releases,
+        id: str,
+        seed: int = 0,
+        index: IndexSpec | Auto = Exact(),
+        overlap: float = 0.5,
+        scale: float = 1.0,
     ) -> Release:
         torch.manual_seed(seed)
+        model = YouTubeDNN(dim=16, hidden=(32,)).build(examples.schema, len(data.items))
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.mul_(scale)
         return publish(
-            YouTubeDNN(dim=16, hidden=(32,)).build(examples.schema, len(data.items)),
+            model,
             examples.schema,
             data,
             sample=examples.queries(split.test.starts),

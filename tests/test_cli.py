@@ -23,7 +23,7 @@ from zhiyin.indexes import tune
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.tune import Tuned
 from zhiyin.recipe import Recipe
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
 
@@ -301,7 +301,7 @@ def test_tune_of_a_release_needs_no_run_and_sees_histories_in_the_releases_rows(
     np.testing.assert_allclose(its_items, items, atol=1e-4)
     np.testing.assert_allclose(its_users, users, atol=1e-4)
     np.testing.assert_allclose(others, users, atol=1e-4)
-    assert goal.seconds == 180
+    assert goal.seconds == 120
     refused(zhiyin("tune", recipe), 1, "no trained model")
 
 

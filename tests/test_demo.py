@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 
 FILMS = [*range(1, 46), 50, 172, 181, 313]
 USERS = [*range(1, 40), 196]

@@ -36,7 +36,7 @@ from zhiyin.learning.fit import Training
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.publish import Promise
 from zhiyin.recipe import TABLES, Recipe
-from zhiyin.release import Releases, Repository
+from zhiyin.releases import Releases, Repository
 from zhiyin.service.app import Service
 
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,8 @@ from zhiyin.indexes.exact import Exact
 from zhiyin.learning.examples import Examples
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import publish
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live

@@ -10,11 +10,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, SearchError
+from zhiyin.indexes.auto import Auto
+from zhiyin.indexes.base import IndexSpec
+from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.ivf import IVFFlat
-from zhiyin.release import CURRENT, MANIFEST, Release, Releases, manifest_digest
+from zhiyin.manifest import manifest_digest
+from zhiyin.places.base import CURRENT, MANIFEST
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 
 Publisher = Callable[..., Release]
 
@@ -118,6 +125,23 @@ def test_an_index_that_breaks_its_promise_is_not_published(root: Path, published
     assert not list(root.glob(".building*"))
 
 
+@pytest.mark.parametrize("index", [Exact(), IVFFlat(), Auto(overlap=0.9, k=10, seconds=20)], ids=repr)
+def test_a_model_that_diverged_is_not_published(root: Path, published: Publisher, index: IndexSpec | Auto) -> None:
+    before = every_file(root)
+    with pytest.raises(SearchError, match=r"row 0 has a number that is not finite.*\(60 such rows\).*diverged"):
+        published(root, "20260103-000000-cccc", index=index, scale=float("nan"))
+    assert every_file(root) == before
+    assert Releases(root).open().id == "20260102-000000-bbbb"
+
+
+def test_vectors_that_are_all_zero_are_published_and_answered_by_row(tmp_path: Path, published: Publisher) -> None:
+    release = published(tmp_path, "20260101-000000-aaaa", index=Auto(overlap=0.9, k=10, seconds=20), scale=0.0)
+    assert not release.vectors.any()
+    assert release.manifest["proof"]["overlap"] >= 0.9
+    hits = release.index.search(np.zeros((1, 16), np.float32), 5)
+    assert (len(set(hits.rows[0].tolist())), hits.scores.tolist()) == (5, [[0.0] * 5])
+
+
 @pytest.mark.parametrize("most", [100, 1_500, 8_000])
 def test_a_full_disk_is_a_sentence_and_the_live_release_stays(root: Path, published: Publisher, most: int) -> None:
     """The system refuses files of more than `most` bytes, as a full disk would: ids, vectors, a tower."""
@@ -200,7 +224,7 @@ def test_the_online_wing_opens_a_release_without_torch(root: Path) -> None:
 import sys
 sys.modules["torch"] = None
 from pathlib import Path
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.stores.memory import Memory
 release = Releases(Path({str(root)!r})).open()

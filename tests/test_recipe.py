@@ -30,7 +30,7 @@ from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise
 from zhiyin.ranges import Choice, Range
 from zhiyin.recipe import TABLES, Recipe
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
 from zhiyin.stores.lmdb import LMDB

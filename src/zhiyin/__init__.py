@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from zhiyin.data.vocabulary import Vocabulary
     from zhiyin.errors import ZhiyinError
     from zhiyin.recipe import Recipe
-    from zhiyin.release import Release, Releases
+    from zhiyin.release import Release
+    from zhiyin.releases import Releases
     from zhiyin.retriever import Candidates, Request, Retriever
 
 _HOMES = {
@@ -22,7 +23,7 @@ _HOMES = {
     "Prepared": "data.prepared",
     "Recipe": "recipe",
     "Release": "release",
-    "Releases": "release",
+    "Releases": "releases",
     "Request": "retriever",
     "Retriever": "retriever",
     "Vocabulary": "data.vocabulary",

@@ -41,7 +41,7 @@ from zhiyin.screen import (
 
 if TYPE_CHECKING:
     from zhiyin.recipe import Recipe
-    from zhiyin.release import Releases
+    from zhiyin.releases import Releases
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -27,7 +27,8 @@ from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
-from zhiyin.release import Arrays, Release, Releases
+from zhiyin.release import Arrays, Release
+from zhiyin.releases import Releases
 from zhiyin.service.stream import Consumer, Counted
 from zhiyin.stores.base import Event, Store
 from zhiyin.stores.redis import Redis

@@ -27,14 +27,15 @@ from zhiyin.features.bag import Bag
 from zhiyin.features.schema import Schema
 from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.base import HostedSpec, IndexSpec, Vectors
-from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
+from zhiyin.indexes.truth import truth
 from zhiyin.indexes.tune import Tuned, choose
 from zhiyin.manifest import FORMAT, checksums, manifest_digest, signed_part, written
 from zhiyin.models.base import Items, Queries, RetrievalModel
 from zhiyin.models.catalogue import item_blocks, item_vectors, items_of, write_vectors
 from zhiyin.places.base import MANIFEST
-from zhiyin.release import ATTRIBUTES, CHANNELS, INDEX, Arrays, Building, Release, Releases, Tower
+from zhiyin.release import ATTRIBUTES, CHANNELS, INDEX, Arrays, Release, Tower
+from zhiyin.releases import Building, Releases
 
 PARITY = 1e-4
 """The largest difference allowed between a vector from torch and the same from ONNX."""
@@ -44,6 +45,10 @@ GOLDEN = 64
 
 POPULAR = 10_000
 """Rows that the fallback keeps."""
+
+INSIDE = 1 << 24
+"""Bytes of weights that a tower's own file holds. Those of a larger one lie in a second file beside it: no protobuf may
+be over 2 GB, and ONNX Runtime maps that file into memory instead of reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ def prove(release: Release, folder: Path, users: Vectors, promise: Promise) -> d
     asked = len(users) if "tuning" in release.manifest else promise.queries  # a part alone may miss a target by chance
     queries = np.ascontiguousarray(users[:asked].reshape(-1, users.shape[-1]))
     k = min(promise.k, len(release.items))
-    found = overlap(release.index.search(queries, k), Exact().build(release.vectors).search(queries, k))
+    found = overlap(release.index.search(queries, k), truth(release.vectors, queries, k))
     if found < promise.overlap:
         raise ReleaseError(
             f"the index finds {found:.3f} of the exact top {k}",
@@ -261,7 +266,10 @@ def _export(tower: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
         raise ReleaseError("the exporter made nothing", where=path.name)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces and paths of this machine: of no use to a server
-    program.save(path, external_data=False)
+    weights = sum(
+        one.const_value.nbytes for one in program.model.graph.initializers.values() if one.const_value is not None
+    )
+    program.save(path, external_data=weights > INSIDE)
 
 
 @contextmanager

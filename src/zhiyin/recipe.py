@@ -19,7 +19,7 @@ from zhiyin.indexes.auto import AUTO, Auto
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.ranges import Ranges, parse
-from zhiyin.release import Releases, Repository
+from zhiyin.releases import Releases, Repository
 from zhiyin.service.app import Service
 from zhiyin.service.stream import Stream
 from zhiyin.stores.base import StoreSpec

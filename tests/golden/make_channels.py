@@ -14,7 +14,7 @@ from zhiyin.channels.online import Online
 from zhiyin.channels.popular import Popular
 from zhiyin.data import worlds
 from zhiyin.data.splits import LeaveLastOut
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.retriever import Retriever
 from zhiyin.service import wire
 from zhiyin.stores.memory import Memory

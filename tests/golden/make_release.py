@@ -4,7 +4,9 @@ Never run it again for the same format: what was written then must be read for e
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,9 +21,11 @@ from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge, Hour, Weekday
 from zhiyin.indexes.hnsw import HNSW
 from zhiyin.learning.examples import Examples
+from zhiyin.manifest import FORMAT
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
-from zhiyin.release import FORMAT
+from zhiyin.release import Arrays
+from zhiyin.releases import Releases
 from zhiyin.retriever import Retriever
 from zhiyin.service import wire
 from zhiyin.stores.memory import Memory
@@ -48,7 +52,7 @@ REQUESTS = (
 NOW = 1_767_225_600_000
 
 
-def main() -> None:
+def make(releases: Releases, tables: Mapping[str, Arrays] = MappingProxyType({})) -> None:
     """Publish an untrained model of a small world, and write down what it answers."""
     data = worlds.tastes(40, 30, 5, 6, seed=1).data
     split = LeaveLastOut().split(data.events, data.clock)
@@ -62,10 +66,11 @@ def main() -> None:
         sample=examples.queries(split.test.starts),
         popular=np.arange(len(data.items), dtype=np.int32),
         index=HNSW(m=4, ef_construction=16, ef_search=32),
-        root=HERE / f"format-{FORMAT}",
+        root=releases,
         id=ID,
         facts={"created": "2026-01-01T00:00:00+00:00", "metrics": {"validation recall@50": 0.5}},
         promise=Promise(k=10),
+        tables=tables,
     )
     asked = [wire.to_request(wire.decode(body.encode(), wire.Retrieve), NOW, 30, "") for body in REQUESTS]
     found = Retriever(Memory().open()).retrieve(release, asked)
@@ -73,8 +78,8 @@ def main() -> None:
         {"request": body, "channel": one.channel, "items": one.items, "scores": one.scores}
         for body, one in zip(REQUESTS, found, strict=True)
     ]
-    (HERE / f"format-{FORMAT}" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    (releases.root / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    make(Releases(HERE / f"format-{FORMAT}"))

@@ -12,17 +12,22 @@ from zhiyin.channels.neighbours import Neighbours
 from zhiyin.channels.online import Online
 from zhiyin.channels.popular import Popular
 from zhiyin.errors import RequestError
-from zhiyin.release import FORMAT, Release, Releases
+from zhiyin.manifest import FORMAT
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service import wire
 from zhiyin.stores.base import Event
 from zhiyin.stores.memory import Memory
 
 FORMATS = sorted(Path(__file__).parent.glob("format-*"))
+EVERYTHING = Path(__file__).parent / "everything"
+"""A release with all that it may have besides: weights and tables in files of their own, and a signature."""
+
 NOW = 1_767_225_600_000
 
 
-@pytest.fixture(params=FORMATS, ids=lambda one: one.name)
+@pytest.fixture(params=[*FORMATS, EVERYTHING], ids=lambda one: one.name)
 def folder(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.param
     return folder
@@ -71,6 +76,19 @@ def test_the_tables_of_channels_answer_what_they_answered_then() -> None:
         np.testing.assert_allclose(found.scores, one["scores"], atol=1e-4)
 
 
+def test_one_with_everything_is_still_signed_and_has_its_tables_and_weights() -> None:
+    release = Releases(EVERYTHING, trust=(EVERYTHING / "release.pub",)).open()
+    assert {"user_tower.onnx.data", "item_tower.onnx.data"} < set(release.manifest["files"])
+    folders = {path.name: path for path in (Path(__file__).parent / "channels").iterdir() if path.is_dir()}
+    assert set(release.tables) == set(folders)
+    for name, arrays in release.tables.items():
+        wanted = inputs(folders[name])
+        assert set(arrays) == set(wanted)
+        for one in wanted:
+            np.testing.assert_array_equal(arrays[one], wanted[one])
+
+
+@pytest.mark.parametrize("folder", FORMATS, ids=lambda one: one.name, indirect=True)
 @pytest.mark.parametrize("name", ["fresh", "recent", "together"])
 def test_a_release_from_before_there_were_channels_says_that_it_has_none(release: Release, name: str) -> None:
     online = Online(channels={"recent": Popular(days=3), "together": Neighbours()})

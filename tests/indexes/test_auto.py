@@ -12,8 +12,9 @@ from zhiyin.errors import SpecError
 from zhiyin.indexes.auto import Auto
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
+from zhiyin.places.base import MANIFEST
 from zhiyin.recipe import Recipe
-from zhiyin.release import MANIFEST, Release
+from zhiyin.release import Release
 
 DATA = '[data]\nevents = "log.csv"\n'
 

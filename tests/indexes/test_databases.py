@@ -37,7 +37,8 @@ from zhiyin.indexes.qdrant import Qdrant
 from zhiyin.indexes.qdrant import QdrantServer as QdrantDatabase
 from zhiyin.manifest import checksums, manifest_digest, written
 from zhiyin.recipe import Recipe
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
 from zhiyin.stores.memory import Memory

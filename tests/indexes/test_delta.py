@@ -20,6 +20,8 @@ from zhiyin.indexes.delta import Live
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.ivf import IVFFlat
 from zhiyin.indexes.ivf_pq import IVFPQ
+from zhiyin.indexes.milvus import Milvus
+from zhiyin.indexes.qdrant import Qdrant
 
 DIM = 4
 ROWS = st.lists(st.integers(0, 30), min_size=1, max_size=6, unique=True)
@@ -291,3 +293,10 @@ def test_rows_of_ones_own_in_any_order() -> None:
     for row, vector in zip((40, 10, 30, 20), vectors, strict=True):
         hits = live.search(vector[None], 4)
         assert float(hits.scores[hits.rows == row][0]) == float(vector @ vector)
+
+
+@pytest.mark.parametrize("spec", [Milvus(), Qdrant()], ids=lambda one: type(one).__name__)
+def test_an_index_in_a_server_is_refused_before_anything_is_built_there(spec: IndexSpec) -> None:
+    """A collection for each compaction, and no release to retire it with."""
+    with pytest.raises(SearchError, match=rf"live index: {type(spec).__name__} lives in a server.*Publish it in a rel"):
+        Live(spec, vectors_of(1, 10))

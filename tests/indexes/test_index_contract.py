@@ -1,5 +1,6 @@
 """What every index promises, run on every backend found in the package."""
 
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import SearchError
 from zhiyin.indexes.base import Allowed, Hits, Index, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
+from zhiyin.indexes.truth import truth as truth_of
 
 SIZE, DIM, QUERIES = 3000, 16, 40
 FLOOR = 0.85
@@ -260,6 +262,17 @@ def test_saving_over_a_file_is_refused(index: Index, tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
+def test_a_full_disk_is_an_error_of_the_system(index: Index, tmp_path: Path) -> None:
+    """Which publish puts into words; the system refuses longer files, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large|ScaNN could not write its index: .*Failed to write"):
+            index.save(tmp_path / "index.bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_an_index_of_other_vectors_is_refused_by_name(backend: IndexSpec, index: Index, tmp_path: Path) -> None:
     path = tmp_path / "index.bin"
     index.save(path)
@@ -311,3 +324,9 @@ def test_exact_is_exact_to_the_last_place() -> None:
     for k in (1, 10, SIZE, SIZE + 5):
         hits, wanted = Exact().build(VECTORS).search(USERS, k), truth(USERS, VECTORS, k)
         assert (hits.rows[:, :SIZE] == wanted).mean() >= 0.999
+
+
+@pytest.mark.parametrize("count", [0, 1, 129, 400])
+def test_the_truth_on_every_core_is_exact_searchs(count: int) -> None:
+    queries = clustered(count, seed=5) if count else np.empty((0, DIM), np.float32)
+    assert same(truth_of(VECTORS, queries, 20), Exact().build(VECTORS).search(queries, 20))

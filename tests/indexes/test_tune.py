@@ -237,7 +237,7 @@ def test_the_curve_rises_in_overlap_and_falls_in_speed_and_holds_the_choice() ->
     shares, speeds = [p["overlap"] for p in curve], [p["queries_per_second"] for p in curve]
     assert shares == sorted(shares)
     assert speeds == sorted(speeds, reverse=True)
-    assert len(curve) >= 10
+    assert len(curve) >= 6
     assert min(shares) < 0.2
     assert max(shares) > 0.9
     assert {"use": f"{__name__}:Fast", "effort": 80} in [p["index"] for p in curve]
@@ -279,6 +279,51 @@ def test_other_numbers_of_cells_are_tried_while_they_make_the_winner_faster() ->
     assert whys(short) == {"Finer": "a build would take about 0 s"}
 
 
+class Ahead(Slow):
+    cost = 2.0
+
+
+class Celled8(Celled):
+    """Behind `Ahead` with the cells it begins with, far ahead with an eighth of them."""
+
+    wanted = 2
+
+
+def test_a_rival_may_win_with_other_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lead over cells that do not suit the rival is none; who is far behind is not tried."""
+    monkeypatch.setattr(tuning, "RIVAL", 0.4)
+    tuned = faked(Auto(overlap=0.8, seconds=1000), (Ahead, Celled8))
+    assert tuned.spec == Celled8(80, 2)
+    assert tuned.measured["catalogue"][1]["queries_per_second"] == pytest.approx(1000 / 160, rel=0.01)
+    monkeypatch.setattr(tuning, "RIVAL", 0.6)
+    assert faked(Auto(overlap=0.8, seconds=1000), (Ahead, Celled8)).spec == Ahead(80)
+
+
+@dataclass(frozen=True)
+class TwoWays(Slow):
+    """Two ladders of the same speed by the clock, of which one is faster when they are asked in turns."""
+
+    second: bool = False
+
+    @property
+    def cost(self) -> float:  # type: ignore[override]
+        return 1.0 if self.second else 1.01
+
+    def ladders(self, size: int, k: int) -> "tuple[tuple[Slow, ...], ...]":
+        return tuple(tuple(replace(self, effort=e, second=way) for e in range(1, 101)) for way in (False, True))
+
+
+def test_the_faster_of_two_ladders_is_found_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their speeds, measured one after the other, are 3 % in favour of the slower one: a neighbour was busy."""
+    alone = Bench.speed
+    monkeypatch.setattr(Bench, "speed", lambda self, index: alone(self, index) * (1.03 if not later(index) else 1.0))
+    assert faked(Auto(overlap=0.8), (TwoWays,)).spec == TwoWays(80, second=True)
+
+
+def later(index: Any) -> bool:
+    return getattr(getattr(index, "spec", None), "second", False)
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.__name__)
 def test_with_other_cells_a_kind_of_index_stays_what_it_is(family: Any) -> None:
     first = family.candidates(100_000, 16, 0)[0]
@@ -308,7 +353,7 @@ def test_least_effort_gives_up_where_overlap_stops_rising() -> None:
         return False, min(rung, 20) / 100
 
     assert least_effort(range(1000), reaches) is None
-    assert max(asked) < 60
+    assert max(asked) < 130
 
 
 @given(least=st.integers(1, 50), most=st.integers(1, 5000), ratio=st.floats(1.01, 3))

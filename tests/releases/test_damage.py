@@ -12,9 +12,14 @@ import pytest
 from zhiyin.errors import ReleaseError
 from zhiyin.manifest import parse_manifest
 from zhiyin.places.base import MANIFEST
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 
 A, B = "20260101-000000-aaaa", "20260102-000000-bbbb"
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+KINDS = ("format-1", "format-2", "everything")
+"""Releases with every kind of file there is: the last has weights apart, tables of channels, and a signature."""
 
 Add = Callable[[Releases, str], None]
 Start = Callable[[], Releases]
@@ -40,23 +45,29 @@ def flipped(path: Path, place: int, bits: int) -> Iterator[None]:
     path.write_bytes(whole)
 
 
-def test_one_flipped_byte_in_any_file_is_refused_by_name(root: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_flipped_byte_in_any_file_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    files = every_file(root / A)
+    root = Path(shutil.copytree(GOLDEN / kind, tmp_path / "releases"))
+    folder = root / Releases(root).current()
+    files = every_file(folder)
     assert len(files) > 20
+    assert kind != "everything" or {"item_tower.onnx.data", "user_tower.onnx.data"} < {path.name for path in files}
     for path in files:
         size = path.stat().st_size
         for place in {0, size - 1, *random.integers(0, size, 4).tolist()}:
             with flipped(path, place, int(random.integers(1, 256))), pytest.raises(ReleaseError) as refused:
-                Release.open(root / A)
+                Release.open(folder)
             assert str(path) in str(refused.value)
-    assert Releases(root).open().id == A
+    assert Releases(root).open().id == folder.name
 
 
 @pytest.mark.parametrize("bits", [3, 0x20])
-def test_no_byte_of_a_manifest_can_change_unnoticed(root: Path, bits: int) -> None:
-    """Not even one that would mean the same: a line end that becomes a tab."""
-    whole = (root / A / MANIFEST).read_bytes()
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_byte_of_a_manifest_can_change_unnoticed(kind: str, bits: int) -> None:
+    """Not even one that would mean the same: a line end that becomes a tab; nor one of a signature."""
+    (path,) = (GOLDEN / kind).glob(f"*/{MANIFEST}")
+    whole = path.read_bytes()
 
     def is_refused(place: int) -> bool:
         content = bytearray(whole)
@@ -68,7 +79,7 @@ def test_no_byte_of_a_manifest_can_change_unnoticed(root: Path, bits: int) -> No
         return False
 
     assert [place for place in range(len(whole)) if not is_refused(place)] == []
-    assert parse_manifest(whole, "m")["id"] == A
+    assert parse_manifest(whole, "m")["id"] == path.parent.name
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from zhiyin.errors import ReleaseError
 from zhiyin.places import leases
 from zhiyin.places.leases import LeaseLock, is_used, use
 from zhiyin.places.objects import Objects
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 
 A, B, C = "20260101-000000-aaaa", "20260102-000000-bbbb", "20260103-000000-cccc"
 
@@ -39,7 +39,7 @@ HOLDS = """
 import sys, time
 from pathlib import Path
 from zhiyin.places import leases
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 leases.LEASE = 3.0
 releases = Releases(Path(sys.argv[1]), sys.argv[2])
 what = releases.publishing("20260109-000000-0000") if sys.argv[3] == "publish" else releases.changing()
@@ -230,7 +230,7 @@ import shutil, sys
 from pathlib import Path
 from zhiyin.errors import ReleaseError
 from zhiyin.places import leases
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 leases.LEASE = 3.0
 with Releases(Path(sys.argv[1]), sys.argv[2]).publishing("20260103-000000-cccc") as building:
     shutil.copytree(sys.argv[3], building.folder, dirs_exist_ok=True)

@@ -9,7 +9,8 @@ import pytest
 
 from zhiyin.errors import ReleaseError
 from zhiyin.places.objects import Objects
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 
 A, B, C, D = "20260101-000000-aaaa", "20260102-000000-bbbb", "20260103-000000-cccc", "20260104-000000-dddd"
 

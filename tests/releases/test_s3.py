@@ -18,7 +18,8 @@ from zhiyin.errors import ReleaseError, SpecError
 from zhiyin.manifest import manifest_digest, written
 from zhiyin.places.base import MANIFEST
 from zhiyin.places.objects import Objects
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.service.live import Live
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ from pathlib import Path
 from zhiyin.places import leases
 from zhiyin.places.objects import Objects
 from zhiyin.places.remote import Remote
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -239,9 +240,9 @@ def test_a_killed_download_leaves_nothing_that_counts(writer: Releases, reader: 
     program = """
 import os, signal, sys
 from pathlib import Path
-import zhiyin.release
-zhiyin.release.verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-zhiyin.release.Releases(Path(sys.argv[1]), sys.argv[2]).open()
+import zhiyin.releases
+zhiyin.releases.verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+zhiyin.releases.Releases(Path(sys.argv[1]), sys.argv[2]).open()
 """
     words = [sys.executable, "-c", program, str(reader.root), reader.url]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from zhiyin import signing
 from zhiyin.errors import ReleaseError, SpecError
 from zhiyin.manifest import manifest_digest, written
 from zhiyin.places.base import MANIFEST
-from zhiyin.release import Releases
+from zhiyin.releases import Releases
 from zhiyin.service.live import Live
 
 A, B = "20260101-000000-aaaa", "20260102-000000-bbbb"

@@ -12,7 +12,8 @@ from zhiyin.channels.base import Found, Neighbourhoods, Seeker
 from zhiyin.channels.merge import Quota
 from zhiyin.channels.online import Online
 from zhiyin.data.prepared import Prepared
-from zhiyin.release import Arrays, Release, Releases
+from zhiyin.release import Arrays, Release
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from zhiyin.errors import RequestError
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
 from zhiyin.stores.base import Event, StoreSpec

@@ -11,7 +11,8 @@ import pytest
 
 from zhiyin.channels.diversity import Diversity
 from zhiyin.errors import StoreError, UserError
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service import wire
 from zhiyin.service.app import Service, create, running

@@ -21,7 +21,8 @@ from zhiyin.errors import RequestError, StoreError
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Features
 from zhiyin.features.vector import Vector
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.service import items, wire
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live

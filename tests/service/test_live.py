@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from zhiyin.errors import ReleaseError
-from zhiyin.release import FORMAT, MANIFEST, Release, Releases, manifest_digest
+from zhiyin.manifest import FORMAT, manifest_digest
+from zhiyin.places.base import MANIFEST
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.retriever import Request, Retriever
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live

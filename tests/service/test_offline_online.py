@@ -23,7 +23,8 @@ from zhiyin.learning.examples import Examples
 from zhiyin.learning.fit import Fitted, Plan, Training, fit
 from zhiyin.models.youtube_dnn import YouTubeDNN
 from zhiyin.publish import Promise, publish
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
 from zhiyin.stores.base import Event

@@ -8,7 +8,7 @@ from zhiyin.errors import SpecError
 AUTO = "auto:Auto"
 """The `use` of an index that is still to be found: no `IndexSpec`, since it builds and opens nothing."""
 
-LEAST_SECONDS, TRAINING_SHARE = 180.0, 0.1
+LEAST_SECONDS, TRAINING_SHARE = 120.0, 0.1
 """What tuning may take where nothing is said: so much, or that share of the training's time if it is longer."""
 
 
@@ -18,7 +18,7 @@ class Auto:
 
     `memory_mb`: the most an index may hold beside the memory-mapped vectors; `build_seconds`: the longest one build may
     take; 0 is no limit of its own. `seconds`: for all of the tuning (of the builds in full, only the first is begun
-    when it would not fit into what is left); 0 is three minutes, or a tenth of the time that training took where that
+    when it would not fit into what is left); 0 is two minutes, or a tenth of the time that training took where that
     is longer. `threads`: how many search at once when they are timed. `seed`: of the sample, the split of the queries
     and the k-means.
     """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.errors import SearchError
-from zhiyin.indexes.base import Allowed, Hits, IndexSpec, Searchable, Vectors
+from zhiyin.indexes.base import Allowed, Hits, HostedSpec, IndexSpec, Searchable, Vectors
 from zhiyin.indexes.checks import check_search, check_vectors
 from zhiyin.indexes.exact import Exact
 
@@ -116,10 +116,18 @@ class Live:
     """Vectors [m, d] under row numbers of the caller's, changed while they are searched, from any number of threads.
 
     `spec`: what each generation's main index is. `compact_at`: from so many rows that changed since the last generation
-    on, a write starts a compaction; 0 leaves that to the caller.
+    on, a write starts a compaction; 0 leaves that to the caller. Raises `SearchError` for an index that lives in a
+    server: every compaction would leave a collection there that no release names, and nobody may drop.
     """
 
     def __init__(self, spec: IndexSpec, vectors: Vectors, rows: Rows | None = None, compact_at: int = 0) -> None:
+        if isinstance(spec, HostedSpec):
+            raise SearchError(
+                f"{type(spec).__name__} lives in a server, and each compaction would leave a collection there",
+                where="live index",
+                expected="an index of this process",
+                remedy="Publish it in a release: what comes later is laid over it there.",
+            )
         vectors = check_vectors(vectors) if len(vectors) else np.asarray(vectors, np.float32)
         rows = np.arange(len(vectors), dtype=np.int32) if rows is None else _checked_rows(rows, len(vectors))
         if (np.diff(rows) < 0).any():

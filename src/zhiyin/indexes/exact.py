@@ -42,7 +42,8 @@ class ExactIndex:
     """[m, d] vectors, searched one by one."""
 
     def __init__(self, vectors: Vectors) -> None:
-        self._vectors, self._longest = vectors, longest(vectors)
+        self._vectors = np.asarray(vectors)  # the same memory, where it is mapped: a memmap takes long to be indexed
+        self._longest = longest(self._vectors)
 
     def __len__(self) -> int:
         return len(self._vectors)

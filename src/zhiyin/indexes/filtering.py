@@ -44,10 +44,11 @@ def refined(queries: Vectors, rows: NDArray[np.int64], vectors: Vectors, k: int)
     step = max(1, GATHERED // (rows.shape[1] * vectors.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        np.einsum("nfd,nd->nf", vectors[rows[part]], queries[part], out=scores[part])
+        np.einsum("nfd,nd->nf", vectors.take(rows[part], axis=0), queries[part], out=scores[part])
     scores[rows == UNKNOWN] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    places = np.arange(len(rows))[:, None]
+    return scores[places, order], rows[places, order]
 
 
 def is_tight(passing: int, size: int, k: int) -> bool:

@@ -27,8 +27,8 @@ FEWEST_CELLS = 16
 ID_BYTES = 8
 """What a row's number takes in a cell."""
 
-GROWTH = 1.25
-"""Each of m vectors is compared with all of about √m centres."""
+GROWTH = 1.1
+"""From 100,000 to 1,000,000 vectors a build took ten to eleven times as long (docs/decisions/0046)."""
 
 FEWEST_POINTS = 256
 """Codes of 4 bits need at least 16 vectors to learn from: fewer are repeated."""

@@ -36,7 +36,7 @@ POINTS_PER_LEAF = 16
 
 TRAINING_POINTS_PER_LEAF = 96
 
-GROWTH = 1.25
+GROWTH = 1.1
 """As IVF's."""
 
 REFINES = (2.0, 3.0, 4.5, 7.0)
@@ -144,15 +144,19 @@ class ScaNNIndex:
         rows = self._find(queries, k if allowed is None else math.ceil(OVER_FETCH * k * widen), widen)
         if allowed is not None:
             rows = np.where(allowed[rows], rows, UNKNOWN)
-        there = np.argsort(rows == UNKNOWN, axis=1, kind="stable")[:, : k + SPARE]
-        scores, rows = refined(queries, np.take_along_axis(rows, there, 1), self._exact.vectors, k)
+            there = np.argsort(rows == UNKNOWN, axis=1, kind="stable")[:, : k + SPARE]
+            rows = np.take_along_axis(rows, there, 1)
+        scores, rows = refined(queries, rows, self._exact.vectors, k)
         hits = Hits.none(len(queries), k)
         hits.rows[:, : rows.shape[1]], hits.scores[:, : rows.shape[1]] = rows, scores
         return completed(hits, self._exact, queries, k, allowed, passing)
 
     def save(self, path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="zhiyin-scann-") as name:
-            self._searcher.serialize(name, relative_path=True)
+            try:
+                self._searcher.serialize(name, relative_path=True)
+            except RuntimeError as error:  # what ScaNN makes of a full disk
+                raise OSError(f"ScaNN could not write its index: {str(error)[:200]}") from None
             with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as archive:
                 archive.writestr(SHAPE, json.dumps(list(self._exact.vectors.shape)))
                 for part in sorted(Path(name).iterdir()):

@@ -50,7 +50,7 @@ class Tunable(Protocol):
     def build(self, vectors: Vectors) -> TunableIndex: ...
 
 
-RUNG = 1.06
+RUNG = 1.03
 """How many times more effort a rung is than the one before: what is given away by taking whole rungs."""
 
 

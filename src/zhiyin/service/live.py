@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from zhiyin.errors import ReleaseError, StoreError
-from zhiyin.release import Release, Releases
+from zhiyin.release import Release
+from zhiyin.releases import Releases
 from zhiyin.service.overlay import Overlay
 from zhiyin.stores.base import Card, Change, ItemStore
 
