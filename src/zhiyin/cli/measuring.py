@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from zhiyin.cli.options import Json, Part, RecipePath, opened, refuse_part
+from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
 from zhiyin.screen import comparison_table, say, slices_table
 
@@ -14,12 +14,20 @@ from zhiyin.screen import comparison_table, say, slices_table
 def evaluate(
     recipe: RecipePath,
     part: Part = "test",
+    k: Ks = None,
     slices: Annotated[
         list[str] | None,
         typer.Option(help="A column of users or items to measure apart by; may be given several times."),
     ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Also write a page with curves, slices, intervals; its numbers as JSON.")
+    ] = False,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RECIPE", help="Another trained recipe of the same log and split; several times."),
+    ] = None,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Items of the history may come back, and count where they are chosen again.")
     ] = False,
     every_baseline: Annotated[
         bool, typer.Option("--every-baseline", help="Also fit EASE, ALS and BPR-MF: minutes on a large log.")
@@ -30,13 +38,21 @@ def evaluate(
     from zhiyin import pipeline
 
     refuse_part(part)
-    read = opened(recipe)
+    ks, read = cutoffs(k, pipeline.KS), opened(recipe)
+    others = [opened(path) for path in beside or ()]
+    measure: dict[str, Any] = {
+        "part": part,
+        "ks": ks,
+        "every_baseline": every_baseline,
+        "remove_seen": not seen,
+        "beside": others,
+    }
     with console.status("evaluating, exactly, over the whole catalogue"):
         if not (report or slices):
-            found = pipeline.evaluate(read, part=part, every_baseline=every_baseline)
+            found = pipeline.evaluate(read, **measure)
             document, page = found.to_json(), None
         else:
-            found, document, page = pipeline.show(read, part=part, slices=slices or (), every_baseline=every_baseline)
+            found, document, page = pipeline.show(read, slices=slices or (), **measure)
     if as_json:
         print(json.dumps(document))
         return

@@ -14,6 +14,12 @@ RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="The recipe, a TOML file (`zhiyin init` writes one).")
 ]
 Part = Annotated[str, typer.Option(help="Which held-out events: 'test' or 'validation'.")]
+Ks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-k", "--ks", metavar="K", help="How many candidates are looked at: -k 20 -k 200, or --ks 20,200. 10,50,100."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
 
 
@@ -22,6 +28,17 @@ def opened(path: Path) -> "Recipe":
     from zhiyin.recipe import Recipe
 
     return Recipe.read(path)
+
+
+def cutoffs(words: list[str] | None, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The k that metrics are asked for at, ascending, each once. Raises `SpecError` for what is no number above 0."""
+    asked = [one.strip() for word in words or () for one in word.split(",")]
+    for one in asked:
+        if not one.isdecimal() or int(one) < 1:
+            raise SpecError(
+                f"'{one}'", where="-k", expected="whole numbers of at least 1, as in -k 10 -k 50 or --ks 10,50"
+            )
+    return tuple(sorted({int(one) for one in asked})) or default
 
 
 def refuse_part(part: str) -> None:
