@@ -86,6 +86,11 @@ def sweep(
         return
     console.print(trials_table(found.ranked, f"recall@{read.plan.training.measure}"))
     if found.recipe:
-        say(console, f"next: zhiyin fit {escape(str(found.recipe))}")
+        say(console, f"next: zhiyin fit {escape(_from_here(found.recipe))}")
     if len(found.trials) < trials:
         say(console, f"{len(found.trials)} of {trials} trials: the same command goes on")
+
+
+def _from_here(path: Path) -> str:
+    """As it may be typed where the command was."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
