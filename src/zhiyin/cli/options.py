@@ -17,7 +17,10 @@ Part = Annotated[str, typer.Option(help="Which held-out events: 'test' or 'valid
 Ks = Annotated[
     list[str] | None,
     typer.Option(
-        "-k", "--ks", metavar="K", help="How many candidates are looked at: -k 20 -k 200, or --ks 20,200. 10,50,100."
+        "-k",
+        "--ks",
+        metavar="K",
+        help="How many candidates are looked at; several times, or as 20,200; 10, 50 and 100 when left out.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
