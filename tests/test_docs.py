@@ -26,10 +26,10 @@ from typing import Any, cast
 
 import pytest
 import typer
-from rich.console import Console
 
 from zhiyin import cli, spec
 from zhiyin.channels.online import Online
+from zhiyin.cli.terminal import console
 from zhiyin.data.sources import Source
 from zhiyin.features.schema import Schema
 from zhiyin.learning.fit import Training
@@ -152,8 +152,8 @@ class Player:
 def zhiyin(*words: str) -> str:
     """What the command line prints for these words, which must end well, on a page of 80 columns."""
     printed = io.StringIO()
-    before, arguments = cli.console, sys.argv
-    cli.console, sys.argv = Console(file=printed, width=80, highlight=False), ["zhiyin", *words]
+    before, arguments = console.width, sys.argv
+    console.width, sys.argv = 80, ["zhiyin", *words]
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             cli.main()
@@ -161,7 +161,7 @@ def zhiyin(*words: str) -> str:
         if end.code:
             raise AssertionError(printed.getvalue()) from None
     finally:
-        cli.console, sys.argv = before, arguments
+        console.width, sys.argv = before, arguments
     return printed.getvalue()
 
 

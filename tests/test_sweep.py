@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhiyin import cli, pipeline
+from zhiyin import cli, pipeline, spec
 from zhiyin.data import worlds
+from zhiyin.data.guess import inspect, recipe_text
 from zhiyin.draws import UNPRUNED, drawn, value_of
 from zhiyin.errors import SpecError, TrainingError
 from zhiyin.learning.fit import Fitted, Progress
@@ -211,6 +212,18 @@ def test_what_stands_in_the_way_is_refused(tmp_path: Path, monkeypatch: pytest.M
         sweep(recipe)
 
 
+def test_the_ranges_that_init_writes_are_of_every_model(tmp_path: Path) -> None:
+    world(tmp_path, "optimizer.lr = [0.01]")
+    written = Recipe.of(tomllib.loads(recipe_text(inspect(tmp_path / "events.csv"), "home")), tmp_path / "recipe.toml")
+    assert set(written.ranges) == {"model.dim", "optimizer.lr", "optimizer.table_lr"}
+    for model in spec.examples("zhiyin.models"):
+        use = spec.used_table(model, "zhiyin.models")["use"]
+        for path, one in written.ranges.items():
+            for value in one.tried:
+                tables = put({**written.tables, "model": {"use": use}}, {path: value})
+                assert Recipe.of(tables, written.path).plan is not None
+
+
 @pytest.mark.parametrize(
     ("ranges", "words"),
     [
@@ -381,7 +394,10 @@ def test_the_best_recipe_of_a_home_of_its_own(tmp_path: Path) -> None:
     assert isinstance(Fitted.open(best.run, 30), Fitted)
 
 
-def test_the_command_line_shows_the_best_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_shows_the_best_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     recipe = world(tmp_path, "optimizer.table_lr = [1e-6, 0.05]\nmodel.hidden = [[16]]")
     (tmp_path / "recipe.toml").write_text(recipe.path.read_text().replace("epochs = 3", "epochs = 1"))
 
@@ -404,8 +420,7 @@ def test_the_command_line_shows_the_best_trials(tmp_path: Path, capsys: pytest.C
     assert (code, out) == (0, "")
     assert "trial 0: complete 0." in err
     assert "trial recall@5 optimizer.table_lr model.hidden seconds" in err
-    assert "next: zhiyin fit" in err
-    assert "recipe-best.toml" in err
+    assert "next: zhiyin fit recipe-best.toml" in err
     code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--json")
     told = json.loads(out)
     assert told["recipe"] == str(tmp_path / "recipe-best.toml")

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from zhiyin.learning.fit import Fitted, Progress
     from zhiyin.learning.scoring import TowerScorer
 
+KS = (10, 50, 100)
+"""How many candidates an evaluation looks at."""
+
 TUNED_WITH = 4_000
 """Held-out queries that an index is tuned with."""
 
@@ -100,20 +103,29 @@ def fit(
 
 
 def evaluate(
-    recipe: Recipe, *, part: str = "test", ks: tuple[int, ...] = (10, 50, 100), every_baseline: bool = False
+    recipe: Recipe,
+    *,
+    part: str = "test",
+    ks: Sequence[int] = KS,
+    every_baseline: bool = False,
+    remove_seen: bool = True,
+    beside: Sequence[Recipe] = (),
 ) -> "Report":
-    """The trained model's metrics over the whole catalogue beside simple baselines'. Written to the run: the report as
-    `part`.json, and what each query found as `part`.npz, which `compare` reads."""
-    return _measure(recipe, part, ks, every_baseline).measured.report
+    """The trained model's metrics over the whole catalogue beside simple baselines' and the models of the recipes
+    `beside`. Written to the run: the report as `part`.json, and what each query found as `part`.npz, which `compare`
+    reads. Raises `SpecError` for a k below 1, and `DataError` for a recipe of another log or split."""
+    return _measure(recipe, part, ks, every_baseline, remove_seen, beside).measured.report
 
 
 def show(
     recipe: Recipe,
     *,
     part: str = "test",
-    ks: tuple[int, ...] = (10, 50, 100),
+    ks: Sequence[int] = KS,
     slices: Sequence[str] = (),
     every_baseline: bool = False,
+    remove_seen: bool = True,
+    beside: Sequence[Recipe] = (),
 ) -> tuple["Report", dict[str, Any], Path]:
     """`evaluate`, with intervals, slices (also by the columns named), and all else that a page shows: the report, the
     page's numbers, and where it was written; the numbers stand beside it as JSON."""
@@ -123,7 +135,7 @@ def show(
     from zhiyin.evaluation.page import page
     from zhiyin.evaluation.progress import progress
 
-    at = _measure(recipe, part, ks, every_baseline)
+    at = _measure(recipe, part, ks, every_baseline, remove_seen, beside)
     named, category = _category(at.fitted.schema, at.data, slices)
     traits = None if category is None else one_hot(category)
     features = (*at.fitted.schema.user, *at.fitted.schema.item)
@@ -132,7 +144,7 @@ def show(
     document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
     vectors = at.scorer.items.cpu().numpy()
     document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named)
-    document["index"] = _index_part(recipe, at, document["k"])
+    document["index"] = _index_part(recipe, at, document["k"], remove_seen)
     written = recipe.run / f"{part}-report.html"
     written.with_suffix(".json").write_text(json.dumps(document, allow_nan=False) + "\n")
     written.write_text(page(document, f"{type(at.fitted.plan.model).__name__} on {recipe.home.resolve().name}"))
@@ -168,7 +180,14 @@ class _Evaluation:
     measured: "Measured"
 
 
-def _measure(recipe: Recipe, part: str, ks: tuple[int, ...], every_baseline: bool) -> _Evaluation:
+def _measure(
+    recipe: Recipe,
+    part: str,
+    ks: Sequence[int],
+    every_baseline: bool,
+    remove_seen: bool,
+    beside: Sequence[Recipe],
+) -> _Evaluation:
     fitted = trained(recipe)
     from zhiyin.baselines.standard import standard
     from zhiyin.evaluation.report import measure
@@ -177,12 +196,47 @@ def _measure(recipe: Recipe, part: str, ks: tuple[int, ...], every_baseline: boo
     data, split = opened(recipe)
     held = split.test if part == "test" else split.validation
     scorer = fitted.scorer(data)
-    scorers = {type(fitted.plan.model).__name__: scorer, **standard(data, split, everything=every_baseline)}
-    measured = measure(scorers, data, held, ks=ks, split_words=f"{part} of {split.words}", end=split.end)
+    models = {
+        type(fitted.plan.model).__name__: scorer,
+        **_others(beside, data, split, type(fitted.plan.model).__name__),
+    }
+    scorers = {**models, **standard(data, split, everything=every_baseline)}
+    words = f"{part} of {split.words}"
+    measured = measure(scorers, data, held, ks=ks, remove_seen=remove_seen, split_words=words, end=split.end)
     facts = {"step": fitted.step, **measured.report.to_json()}
     (recipe.run / f"{part}.json").write_text(json.dumps(facts, indent=2) + "\n")
     Saved.of(measured, data).save(recipe.run / f"{part}.npz")
     return _Evaluation(data, split, held, fitted, scorer, measured)
+
+
+def _others(recipes: Sequence[Recipe], data: Prepared, split: Split, first: str) -> dict[str, "TowerScorer"]:
+    """The trained models of other recipes, by the model's name, and the recipe's where that is taken."""
+    scorers: dict[str, TowerScorer] = {}
+    for recipe in recipes:
+        fitted = trained(recipe)
+        its, other = opened(recipe)
+        if not _same_queries(data, split, its, other):
+            raise DataError(
+                "its log or its split is another one, and so are its queries",
+                where=recipe.path.name,
+                remedy="Give both recipes the same [data] and [split], and prepare both.",
+            )
+        name = type(fitted.plan.model).__name__
+        taken = name == first or name in scorers
+        scorers[f"{name} ({recipe.path.stem})" if taken else name] = fitted.scorer(its)
+    return scorers
+
+
+def _same_queries(data: Prepared, split: Split, its: Prepared, other: Split) -> bool:
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (data.events.items, its.events.items),
+        (data.events.offsets, its.events.offsets),
+        (data.events.times, its.events.times),
+        (split.train, other.train),
+        (split.validation.starts, other.validation.starts),
+        (split.test.starts, other.test.starts),
+    ]
+    return all(np.array_equal(one, two) for one, two in pairs) and data.items.ids() == its.items.ids()
 
 
 def _category(schema: Schema, data: Prepared, slices: Sequence[str]) -> tuple[str, Column | None]:
@@ -200,7 +254,7 @@ def _category(schema: Schema, data: Prepared, slices: Sequence[str]) -> tuple[st
     return feature.column or feature.name, column
 
 
-def _index_part(recipe: Recipe, at: _Evaluation, k: int) -> dict[str, Any] | None:
+def _index_part(recipe: Recipe, at: _Evaluation, k: int, remove_seen: bool) -> dict[str, Any] | None:
     """What the live release's index finds; None where there is no release, or none of this model's width."""
     from zhiyin import spec
     from zhiyin.evaluation.curve import index_part
@@ -211,7 +265,7 @@ def _index_part(recipe: Recipe, at: _Evaluation, k: int) -> dict[str, Any] | Non
     release = there.open()
     kind = spec.used_build(release.manifest["index"], "zhiyin.indexes")
     path = there.root / release.id / "index.bin"
-    return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k)
+    return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k, remove_seen=remove_seen)
 
 
 def publish(recipe: Recipe, now: datetime | None = None, watch: Callable[[str], None] = lambda words: None) -> Release:

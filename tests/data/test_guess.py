@@ -301,6 +301,7 @@ def test_a_recipe_has_these_tables_and_is_read_back(tmp_path: Path) -> None:
     tables = tomllib.loads(recipe_text(inspect(log(tmp_path / "log.parquet")), 'my "home"'))
     assert tables["home"] == 'my "home"'
     assert list(tables) == [
-        "home", "data", "features", "split", "model", "negatives", "loss", "training", "index", "store", "service",
+        "home", "data", "features", "split", "model", "negatives", "loss", "training", "sweep",
+        "index", "store", "service",
     ]  # fmt: skip
     assert tables["service"] == {"host": "127.0.0.1", "port": 8000}

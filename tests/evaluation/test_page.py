@@ -225,6 +225,30 @@ def test_ticks_are_round_and_inside(axis: Axis) -> None:
     assert all(len(f"{tick:g}") <= 5 for tick in ticks)
 
 
+def test_ticks_of_epochs_are_whole() -> None:
+    for epochs in (8, 11, 12, 14, 20, 50):
+        assert all(tick == int(tick) for tick in Axis(0, epochs, 0, 1).ticks())
+
+
+def test_the_look_that_chose_the_step_is_ringed(document: dict[str, Any]) -> None:
+    found = dict(document["training"], validation=[[1, 0.1], [2, 0.43], [3, 0.2]])
+    html = page({**document, "training": found})
+    ring = re.search(r'<circle class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text[^>]*>([^<]+)<', html)
+    assert ring is not None
+    assert f'cx="{ring[1]}" cy="{ring[2]}" r="2.6"><title>recall@50, epoch 2: 0.4300</title>' in html
+    assert ring[3] == "0.4300"
+
+
+def test_the_digits_of_a_line_are_alike(document: dict[str, Any]) -> None:
+    lists = {
+        name: {**row, "popularity lift@20": at * 0.4 + 0.5} for at, (name, row) in enumerate(document["lists"].items())
+    }
+    reader = Reader()
+    reader.feed(page({**document, "lists": lists}))
+    lifts = next(row[1:] for row in reader.rows if row and row[0] == "popularity lift@20")
+    assert lifts == [f"{row['popularity lift@20']:.2f}" for row in lists.values()]
+
+
 def browser() -> str:
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     assert found, "this test needs a browser: apt-get install chromium"

@@ -58,6 +58,13 @@ def test_the_commonest_values_of_a_column_and_the_rest() -> None:
     assert found.parts["other"][-1]
 
 
+def test_a_value_called_other_is_not_the_rest() -> None:
+    column = np.array([*["other"] * 5, *"aaabbcdefghijk"], object)
+    found = column_slice("letter", "queries", column)
+    assert next(iter(found.parts)) == "other"
+    assert (found.parts["other"].sum(), found.parts["all others"].sum()) == (5, 19 - 5 - 3 - 2 - 5)
+
+
 def test_tags_overlap() -> None:
     column = np.empty(3, object)
     column[:] = [["x", "y"], ["y"], []]

@@ -130,6 +130,57 @@ def test_the_command_line_says_where_the_page_is_and_prints_the_slices(folder: P
     assert found["metrics"]["recall@10"]["difference"] == 0
 
 
+def test_k_is_what_the_command_line_says(folder: Path) -> None:
+    recipe = str(folder / "long.toml")
+    said = json.loads(run("evaluate", recipe, "-k", "20", "-k", "5,7", "--json").splitlines()[-1])["metrics"]
+    names = [name for name in said["YouTubeDNN"] if name.startswith("recall@")]
+    assert names == ["recall@5", "recall@7", "recall@20"]
+    assert said == json.loads(run("evaluate", recipe, "--ks", "5,7,20", "--json").splitlines()[-1])["metrics"]
+    whole = json.loads(run("evaluate", recipe, "-k", "500", "--seen", "--json").splitlines()[-1])
+    assert "lists are shorter than 500, as the catalogue is" in whole["protocol"]
+    assert whole["metrics"]["popularity"]["recall@500"] == 1  # of 120 items, the seen ones among them
+
+
+@pytest.mark.parametrize("words", ["0", "-3", "ten", "10,", "1.5", "10 50"])
+def test_a_k_that_is_none_is_refused_before_anything_is_read(words: str) -> None:
+    with pytest.raises(SpecError, match=r"^-k: '.*'; expected whole numbers of at least 1, as in -k 10 -k 50 or"):
+        CliRunner().invoke(cli.app, ["evaluate", "nowhere.toml", f"--ks={words}"], catch_exceptions=False)
+
+
+def test_a_script_is_refused_a_k_below_1_too(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"ks = \[10, 0\]; expected numbers of candidates, each at least 1"):
+        pipeline.evaluate(Recipe.read(folder / "long.toml"), ks=(10, 0))
+
+
+def test_seen_items_come_back_where_that_is_asked_for(folder: Path) -> None:
+    recipe = str(folder / "long.toml")
+    said = json.loads(run("evaluate", recipe, "--seen", "--json").splitlines()[-1])
+    without = json.loads(run("evaluate", recipe, "--json").splitlines()[-1])
+    assert "items already in the history may come back" in said["protocol"]
+    assert "items already in the history are removed" in without["protocol"]
+    assert said["metrics"]["item-kNN"]["recall@10"] < without["metrics"]["item-kNN"]["recall@10"]
+
+
+def test_models_of_other_recipes_stand_beside_the_first_on_the_page(folder: Path) -> None:
+    short, long = (Recipe.read(folder / f"{name}.toml") for name in ("short", "long"))
+    alone = [pipeline.evaluate(recipe, ks=(10,)).rows["YouTubeDNN"] for recipe in (short, long)]
+    report, document, page = pipeline.show(short, ks=(10,), beside=[long])
+    assert list(report.rows)[:2] == ["YouTubeDNN", "YouTubeDNN (long)"]
+    assert [report.rows[name] for name in list(report.rows)[:2]] == alone
+    assert "YouTubeDNN (long)" in document["increments"]["adds"]
+    assert "YouTubeDNN (long)" in page.read_text()
+    said = run("evaluate", str(short.path), "--beside", str(long.path), "--json").splitlines()[-1]
+    assert "YouTubeDNN (long)" in json.loads(said)["metrics"]
+
+
+def test_a_recipe_of_another_split_does_not_stand_beside(folder: Path, tmp_path: Path) -> None:
+    long = Recipe.read(folder / "long.toml")
+    text = long.path.read_text().replace('home = "long"', f'home = "{long.home}"')
+    (tmp_path / "other.toml").write_text(text.replace("splits:TimeCut", "splits:LeaveLastOut"))
+    with pytest.raises(DataError, match=r"other\.toml: its log or its split is another one.*\[data\] and \[split\]"):
+        pipeline.evaluate(long, beside=[Recipe.read(tmp_path / "other.toml")])
+
+
 @pytest.mark.parametrize("verb", [["evaluate", "a.toml"], ["compare", "a.toml", "b.toml"]])
 def test_a_wrong_part_is_refused(verb: list[str]) -> None:
     with pytest.raises(SpecError, match="--part training; expected 'test' or 'validation'"):

@@ -264,6 +264,20 @@ def test_a_loss_that_is_not_finite_stops_with_the_likely_cause(ring: tuple[Prepa
         train(ring, tmp_path, made)
 
 
+def test_a_model_that_diverged_since_its_last_loss_is_found_by_validation(
+    ring: tuple[Prepared, Split], tmp_path: Path
+) -> None:
+    made = plan(
+        Training(epochs=1, batch_size=4096),
+        optimizer=Optimizer(lr=1e38, table_lr=1e38),
+        model=replace(SMALL, normalize=False),
+    )
+    with pytest.raises(
+        TrainingError, match=r"validation at step 1 .*scores that are NaN.*diverged: lower the learning"
+    ):
+        train(ring, tmp_path, made)
+
+
 def test_what_cannot_fit_is_refused_with_the_numbers(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
     for parts in (
         {"negatives": Uniform(10**12)},

@@ -11,6 +11,12 @@ from zhiyin.data.sources import Source
 WHOLE_CATALOGUE = 20_000
 """Up to this many items, a positive is compared with all of them."""
 
+SWEEP = """[sweep]   # what `zhiyin sweep` tries, judged on validation; nothing else looks at it
+model.dim = [32, 64, 128]
+optimizer.lr = { low = 5e-4, high = 1e-2, log = true }
+optimizer.table_lr = { low = 1e-3, high = 3e-2, log = true }"""
+"""Ranges that every model has."""
+
 _COLUMNS = ("user", "item", "time", "time_unit")
 
 EXACT_INDEX = 50_000
@@ -58,6 +64,7 @@ def recipe_text(guess: Guess, home: str, folder: Path | None = None) -> str:
         *_features(guess),
         _split(guess.clock),
         *_training(guess),
+        SWEEP,
         *_serving(guess),
     ]
     return "\n\n".join(blocks) + "\n"

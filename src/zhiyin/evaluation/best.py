@@ -65,19 +65,19 @@ class Best:
 def _above(scores: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     """The places (queries, columns) of scores [n, c] above bound [n, 1]; of one query, columns ascend."""
     whole = scores.shape[1] // GROUP * GROUP
-    groups = scores[:, :whole].view(len(scores), -1, GROUP).amax(2) if whole else scores[:, :0]
-    rest = scores[:, whole:]
-    if groups.isnan().any() or rest.isnan().any():
+    groups, rest = scores[:, :whole].view(len(scores), -1, GROUP), scores[:, whole:]
+    tops = groups.amax(2) if whole else groups.new_empty(len(scores), 0)
+    if tops.isnan().any() or rest.isnan().any():
         raise TrainingError(
             "there are scores that are NaN",
             where="evaluation",
             remedy="The model has diverged: lower the learning rates and fit again.",
         )
-    queries, group = torch.nonzero(groups > bound, as_tuple=True)
-    columns = group[:, None] * GROUP + torch.arange(GROUP, device=scores.device)
-    hot, place = torch.nonzero(scores[queries[:, None], columns] > bound[queries], as_tuple=True)
+    queries, group = torch.nonzero(tops > bound, as_tuple=True)
+    hot, place = torch.nonzero(groups[queries, group] > bound[queries], as_tuple=True)
     last_queries, last_columns = torch.nonzero(rest > bound, as_tuple=True)
-    return torch.cat([queries[hot], last_queries]), torch.cat([columns[hot, place], last_columns + whole])
+    columns = torch.cat([group[hot] * GROUP + place, last_columns + whole])
+    return torch.cat([queries[hot], last_queries]), columns
 
 
 def top_rows(scores: Tensor, k: int) -> Rows:

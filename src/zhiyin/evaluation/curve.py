@@ -48,7 +48,15 @@ def curve(spec: IndexSpec, path: Path, vectors: Vectors, queries: Vectors, k: in
 
 
 def index_part(
-    spec: IndexSpec, path: Path, vectors: Vectors, scorer: VectorScorer, data: Prepared, held: HeldOut, k: int
+    spec: IndexSpec,
+    path: Path,
+    vectors: Vectors,
+    scorer: VectorScorer,
+    data: Prepared,
+    held: HeldOut,
+    k: int,
+    *,
+    remove_seen: bool = True,
 ) -> dict[str, Any] | None:
     """What the page shows of an index: its curve, and recall@k of the towers through it beside exact search; None for
     one that looks everywhere, or that was built from other vectors than the scorer's."""
@@ -59,7 +67,7 @@ def index_part(
     knob, points = curve(spec, path, vectors, np.ascontiguousarray(users[:, 0]), k)
     if not points:
         return None
-    through = end_to_end(spec.load(path, vectors), scorer, data, few, k)
+    through = end_to_end(spec.load(path, vectors), scorer, data, few, k, remove_seen=remove_seen)
     return {
         "name": type(spec).__name__,
         "knob": knob,

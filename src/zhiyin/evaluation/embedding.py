@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from zhiyin.data.tables import Column
 from zhiyin.evaluation.look import COLOURS
+from zhiyin.evaluation.slices import rest_name
 
 MOST = 1500
 """Items on the map, the most popular ones: more cannot be told apart."""
@@ -41,6 +42,7 @@ def _categories(values: Column) -> tuple[NDArray[np.int64], list[str]]:
     firsts = [str(v[0]) if isinstance(v, list | tuple | np.ndarray) and len(v) else str(v) for v in values]
     names, counts = np.unique(firsts, return_counts=True)
     kept = names[np.argsort(-counts, kind="stable")].tolist()
-    kept = kept if len(kept) <= COLOURS else [*kept[: COLOURS - 1], "other"]
+    if len(kept) > COLOURS:
+        kept = [*kept[: COLOURS - 1], rest_name(kept[: COLOURS - 1])]
     place = {name: at for at, name in enumerate(kept)}
     return np.array([place.get(first, len(kept) - 1) for first in firsts]), kept

@@ -36,6 +36,7 @@ svg text { fill: var(--soft); } svg .label { fill: var(--ink); font-size: 11.5px
 svg .grid { stroke: var(--rule); stroke-width: 1; } svg .base { stroke: var(--soft); stroke-width: 1; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; } .line.s0 { stroke-width: 2.8; }
 .band { opacity: .16; stroke: none; } .whisker { stroke-width: 1.6; opacity: .75; } .bar { fill: var(--bar); }
+.chosen { fill: none; stroke: var(--ink); stroke-width: 1.4; }
 .dot { stroke: var(--card); stroke-width: .8; } .hidden { fill-opacity: 0; stroke: none; } .speck { opacity: .72; }
 .key { display: flex; flex-wrap: wrap; gap: .15rem 1rem; list-style: none; margin: .5rem 0 .6rem; padding: 0;
   font-size: .86rem; }
@@ -44,12 +45,15 @@ svg .grid { stroke: var(--rule); stroke-width: 1; } svg .base { stroke: var(--so
 .scroll { overflow-x: auto; margin: .4rem 0 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { text-align: right; padding: .36rem .55rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { color: var(--soft); font-weight: 500; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
+  background: var(--card); }
+thead th { color: var(--soft); font-weight: 500; }
 td small { display: block; color: var(--soft); font-size: .74rem; } td.best { font-weight: 700; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .5rem 1.6rem;
   margin: 0; font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
 footer { margin-top: 1.6rem; } footer p { font-size: .88rem; color: var(--soft); }
 @media (max-width: 40rem) { svg, svg .label { font-size: 12.5px; } svg .note { font-size: 10.5px; }
+  thead th { white-space: normal; vertical-align: bottom; }
   section { padding: .9rem .8rem; } .big { grid-template-columns: 1fr 1fr; } .big b { font-size: 1.6rem; } }
 @media print { body { max-width: none; } section { break-inside: avoid; } }
 """ + "".join(

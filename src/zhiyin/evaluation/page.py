@@ -130,10 +130,17 @@ def _figures(rows: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
 def _cells(row: Mapping[str, Sequence[float | None]]) -> list[str]:
     best = max(figure[0] or 0 for figure in row.values())
     return [
-        f"<td{' class=best' if len(figure) > 1 and figure[0] == best else ''}>{number(figure[0])}"
-        + (f"<small>{number(figure[1])} – {number(figure[2])}</small></td>" if len(figure) > 1 else "</td>")
+        f"<td{' class=best' if figure[0] == best else ''}>{number(figure[0])}"
+        f"<small>{number(figure[1])} – {number(figure[2])}</small></td>"
+        if len(figure) > 1
+        else f"<td>{_alike(figure[0], best)}</td>"
         for figure in row.values()
     ]
+
+
+def _alike(value: float | None, best: float) -> str:
+    """With as many digits as the others of its line."""
+    return number(value) if value is None or best < 1 else f"{value:,.2f}"
 
 
 def _slices(document: Mapping[str, Any]) -> list[str]:
@@ -176,13 +183,21 @@ def _lists(document: Mapping[str, Any]) -> str:
 
 def _training(training: Mapping[str, Any]) -> str:
     measure = training["measure"]
-    loss = plots.curves({"loss": training["loss"]}, x="epoch", y="loss", classes=["s5"], from_zero=False)
-    body = loss
-    if training["validation"]:
+    body = plots.curves({"loss": training["loss"]}, x="epoch", y="loss", classes=["s5"], from_zero=False, start=0)
+    if looks := training["validation"]:
+        best = max(looks, key=lambda look: look[1])
         body += plots.curves(
-            {measure: training["validation"]}, x="epoch", y=f"validation {measure}", classes=["s0"], marks=True
+            {measure: looks},
+            x="epoch",
+            y=f"validation {measure}",
+            classes=["s0"],
+            from_zero=False,
+            marks=True,
+            start=0,
+            chosen=best,
         )
-    return _section("Training", f"Loss, and {escape(measure)} on validation, which chose the step.", body)
+    words = f"Loss, and {escape(measure)} on validation, whose best, ringed, chose the step."
+    return _section("Training", words, body)
 
 
 def _embedding(found: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def nice(step: float) -> float:
     if step <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(step))
-    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= step * (1 - 1e-9))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
 
 
 def number(value: float | None) -> str:
@@ -73,18 +73,32 @@ def curves(
     classes: Sequence[str] = (),
     from_zero: bool = True,
     marks: bool = False,
+    start: float | None = None,
+    chosen: Point | None = None,
 ) -> str:
-    """A line for each series, with a band where its points have intervals."""
+    """A line for each series, with a band where its points have intervals. `start`: where the x axis begins, if not at
+    the first point; `chosen`: a point to be ringed, its y written beside it."""
     points = [p for line in series.values() for p in line]
     if not points:
         return ""
     tops = [v for p in points for v in p[1:] if v is not None]
     low = 0.0 if from_zero else min(tops)
-    across, up = _frame([_real(p[0]) for p in points], low, max(tops), log)
+    xs = [_real(p[0]) for p in points] + ([] if start is None else [start])
+    across, up = _frame(xs, low, max(tops), log)
     parts = [_grid(across, up, x, y)]
     for at, (name, line) in enumerate(series.items()):
         parts.append(_curve(name, line, across, up, classes[at] if classes else f"s{at}", x, marks))
+    if chosen is not None:
+        parts.append(_ring(across.at(_real(chosen[0])), up.at(_real(chosen[1])), number(chosen[1])))
     return _svg(260, parts, f"{y} by {x}")
+
+
+def _ring(x: float, y: float, told: str) -> str:
+    end = "end" if x > WIDTH / 2 else "start"
+    return (
+        f'<circle class="chosen" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
+        f'<text class="label" x="{x:.1f}" y="{y + 22:.1f}" text-anchor="{end}">{escape(told)}</text>'
+    )
 
 
 def _frame(xs: Sequence[float], low: float, high: float, log: bool) -> tuple[Axis, Axis]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut
 from zhiyin.data.vocabulary import UNKNOWN, Rows
-from zhiyin.errors import DataError
+from zhiyin.errors import DataError, SpecError
 from zhiyin.evaluation.lists import coverage
 from zhiyin.evaluation.metrics import METRICS, Counts, Hit, Values
 from zhiyin.evaluation.ranking import Scorer, rank
@@ -101,8 +101,8 @@ def evaluate(
     With `remove_seen`, targets that the query's history holds cannot be found; they are no targets, and a query that
     has no other is dropped and counted. `end`: when training ended; queries of an earlier time are counted in the
     words. A user without history is a query like any other. A target outside the catalogue is one that nobody finds.
-    Where the catalogue has fewer items than k, the lists are shorter. Raises `DataError` when no query is left, and
-    `TrainingError` for scores that are NaN.
+    Where the catalogue has fewer items than k, the lists are shorter. Raises `SpecError` for a k below 1, `DataError`
+    when no query is left, and `TrainingError` for scores that are NaN.
     """
     return measure(scorers, data, held, ks=ks, remove_seen=remove_seen, split_words=split_words, end=end).report
 
@@ -118,6 +118,8 @@ def measure(
     end: int | None = None,
 ) -> Measured:
     """`evaluate`, with every query's answer kept: for intervals, slices, comparisons."""
+    if not ks or min(ks) < 1:
+        raise SpecError(f"ks = {list(ks)}", where="evaluation", expected="numbers of candidates, each at least 1")
     wanted = targets(data, held, remove_seen=remove_seen)
     kept = wanted.counts > 0
     if not kept.any():

@@ -1,6 +1,6 @@
 """Parts of the queries or of the catalogue that are measured on their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,11 @@ SEPARATOR = "|"
 
 LARGEST = 8
 """Values of a column that get a part of their own."""
+
+
+def rest_name(taken: Collection[str]) -> str:
+    """What all that has no part of its own is called: not as a value that is there."""
+    return "other" if "other" not in taken else "all others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def column_slice(name: str, of: Literal["queries", "items"], column: Column, sep
         common.sort(key=float)
     parts = {one: np.array([one in row for row in tags], bool) for one in common}
     rest = ~np.logical_or.reduce(list(parts.values())) if parts else np.ones(len(column), bool)
-    return Slice(name, of, parts | ({"other": rest} if rest.any() else {}))
+    return Slice(name, of, parts | ({rest_name(parts): rest} if rest.any() else {}))
 
 
 def named_slices(

@@ -357,7 +357,10 @@ class TrainingRun:
     def _recall(self) -> float:
         scorer = TowerScorer(self.model, self.examples.without_ids(self.nameless))
         measure = self.training.measure
-        report = evaluate({"model": scorer}, self.data, self.split.validation, ks=(measure,))
+        try:
+            report = evaluate({"model": scorer}, self.data, self.split.validation, ks=(measure,))
+        except TrainingError as error:
+            raise error.at(f"validation at step {self.step:,}") from None
         return report.value("model", f"recall@{measure}")
 
     def _save_last(self) -> None:

@@ -1,0 +1,87 @@
+"""Verbs that measure: one model beside baselines, or two beside each other."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
+from zhiyin.cli.terminal import console
+from zhiyin.screen import comparison_table, say, slices_table
+
+
+def evaluate(
+    recipe: RecipePath,
+    part: Part = "test",
+    k: Ks = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of users or items to measure apart by; may be given several times."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a page with curves, slices, intervals; its numbers as JSON.")
+    ] = False,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RECIPE", help="Another trained recipe of the same log and split; several times."),
+    ] = None,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Items of the history may come back, and count where they are chosen again.")
+    ] = False,
+    every_baseline: Annotated[
+        bool, typer.Option("--every-baseline", help="Also fit EASE, ALS and BPR-MF: minutes on a large log.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the trained model on held-out events, beside popularity and item-kNN. Exact, over the whole catalogue."""
+    from zhiyin import pipeline
+
+    refuse_part(part)
+    ks, read = cutoffs(k, pipeline.KS), opened(recipe)
+    others = [opened(path) for path in beside or ()]
+    measure: dict[str, Any] = {
+        "part": part,
+        "ks": ks,
+        "every_baseline": every_baseline,
+        "remove_seen": not seen,
+        "beside": others,
+    }
+    with console.status("evaluating, exactly, over the whole catalogue"):
+        if not (report or slices):
+            found = pipeline.evaluate(read, **measure)
+            document, page = found.to_json(), None
+        else:
+            found, document, page = pipeline.show(read, slices=slices or (), **measure)
+    if as_json:
+        print(json.dumps(document))
+        return
+    console.print(found.table())
+    if slices:
+        console.print(slices_table(document["slices"], slices))
+    say(console, found.words, style="dim")
+    if page:
+        say(console, f"page: {page}")
+
+
+def compare(
+    first: RecipePath,
+    second: Annotated[Path, typer.Argument(metavar="OTHER", help="The recipe to compare with it.")],
+    part: Part = "test",
+    as_json: Json = False,
+) -> None:
+    """Say whether the second recipe's model is better than the first's, or only luckier. Both must be evaluated."""
+    from zhiyin import pipeline
+
+    refuse_part(part)
+    found = pipeline.compare(opened(first), opened(second), part=part)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    console.print(comparison_table(found, first.stem, second.stem))
+    say(
+        console,
+        f"{found.queries:,} queries of {part}, paired; the interval holds 95 % of bootstrap samples of users, p is the "
+        "chance of so large a difference if it were arbitrary which model is which",
+        style="dim",
+    )
