@@ -122,7 +122,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert {"YouTubeDNN", "popularity", "item-kNN"} <= set(report.json["metrics"])
     published = zhiyin("publish", recipe, "--json")
     assert published.code == 0, published.err
-    assert published.json["loaded"] == {"items": 40, "profiles": 30, "events": 240}
+    assert published.json["loaded"] == {"items": 40, "newer": 0, "profiles": 30, "events": 240}
     assert published.json["proof"]["overlap"] >= 0.95
     assert Releases(folder / "recipe" / "releases").current() == published.json["release"]
     return recipe
@@ -214,7 +214,7 @@ def test_fit_says_when_the_recipe_is_not_what_was_prepared(recipe: Path) -> None
 def test_load_fills_an_empty_store_and_again_changes_nothing(recipe: Path) -> None:
     shutil.rmtree(recipe.parent / "recipe" / "store")
     done = zhiyin("load", recipe, "--json")
-    assert done.json == {"items": 40, "profiles": 30, "events": 240}
+    assert done.json == {"items": 40, "newer": 0, "profiles": 30, "events": 240}
     assert "240 events" in zhiyin("load", recipe).err
     store = Recipe.read(recipe).store.open()
     state = store.read(["u3"], 100)[0]
@@ -242,7 +242,7 @@ def test_load_gives_each_users_newest_and_every_repeat_in_many_writes(
     store = read.store.open()
     for _ in range(2):
         told = pipeline.load(read, store, lambda *progress: seen.append(progress))
-        assert told == {"items": 2, "profiles": 0, "events": 45}
+        assert told == {"items": 2, "newer": 0, "profiles": 0, "events": 45}
     assert [one for one in seen if one[0] == "events"][:3] == [("events", n, 45) for n in (15, 30, 45)]
     for user in range(3):
         kept = store.read([f"u{user}"], 100)[0].events

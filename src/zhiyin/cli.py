@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from zhiyin import client
-from zhiyin.errors import ReleaseError, RequestError, SpecError, UserError, ZhiyinError
+from zhiyin.errors import ReleaseError, RequestError, SpecError, StoreError, UserError, ZhiyinError
 from zhiyin.screen import (
     Looked,
     candidates_table,
@@ -25,6 +25,7 @@ from zhiyin.screen import (
     data_sets_table,
     index_name,
     index_table,
+    missing_words,
     profile_table,
     release_words,
     releases_table,
@@ -381,9 +382,16 @@ def publish(
 
 
 @app.command(epilog="Example: `zhiyin load recipe.toml`")
-def load(recipe: RecipePath, as_json: Json = False) -> None:
+def load(
+    recipe: RecipePath,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The cards of items that were put or deleted since, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Put the log's profiles, latest events and item cards into the store. `publish` does it, too; run it again when
-    the log has grown and was prepared again."""
+    the log has grown and was prepared again. What was put or deleted over HTTP since the item table was written keeps
+    its card."""
     read = _recipe(recipe)
     if _forgets(read):
         raise SpecError(
@@ -391,7 +399,7 @@ def load(recipe: RecipePath, as_json: Json = False) -> None:
             where=f"{recipe} store",
             remedy='Set [store] use = "lmdb:LMDB".',
         )
-    loaded = _load(read)
+    loaded = _load(read, replace_newer=replace)
     if as_json:
         print(json.dumps(loaded))
     else:
@@ -403,7 +411,12 @@ def releases(
     recipe: RecipePath,
     prune: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Remove all but the newest N, the live one, those pinned or in use.", min=0),
+        typer.Option(
+            metavar="N",
+            help="Remove all but the newest N, the live one, those pinned or in use; and from the store the changes of "
+            "items that all of these have absorbed.",
+            min=0,
+        ),
     ] = None,
     pin: Annotated[str, typer.Option(metavar="ID", help="Keep this one until it is unpinned.")] = "",
     unpin: Annotated[str, typer.Option(metavar="ID", help="No longer keep it.")] = "",
@@ -416,8 +429,7 @@ def releases(
     if pin:
         there.pin(pin)
     if prune is not None:
-        for gone in there.prune(prune):
-            console.print(f"removed {gone}")
+        _prune(_recipe(recipe), prune)
     told = _told(there)
     if as_json:
         kept = ("id", "live", "pinned", "in_use", "bytes", "created", "items", "proof", "metrics", "trouble")
@@ -552,10 +564,8 @@ def ask(
             f"{answer['took_ms']:.1f} ms",
             style="dim",
         )
-        if answer["unknown_items"]:
-            console.print(f"not in this release, and passed over: {escape(', '.join(answer['unknown_items']))}")
-        if "degraded" in answer:
-            console.print(f"[yellow]the store does not answer; without it: {', '.join(answer['degraded'])}[/]")
+        for words in missing_words(answer, k, channel or []):
+            console.print(f"[yellow]{escape(words)}[/]")
 
 
 def _named(words: list[str], option: str) -> dict[str, Any]:
@@ -575,6 +585,23 @@ def _named(words: list[str], option: str) -> dict[str, Any]:
 def _diversity(word: str) -> dict[str, Any]:
     ((by, weight),) = _named([word], "--diverse").items()
     return {"by": by, "weight": weight}
+
+
+def _prune(recipe: "Recipe", keep: int) -> None:
+    """Releases, and then what of the changes of items none of those that are left needs."""
+    from zhiyin import pipeline
+
+    for gone in recipe.releases.prune(keep):
+        console.print(f"removed {gone}")
+    if _forgets(recipe):
+        return
+    try:
+        pruned = pipeline.prune_changes(recipe)
+    except (ReleaseError, StoreError) as error:
+        console.print(f"[yellow]the changes of items are all kept: {escape(str(error))}[/]")
+        return
+    if pruned.gone:
+        console.print(f"removed {pruned.gone:,} changes of items from the store, {pruned.kept:,} are kept")
 
 
 def _told(releases: "Releases") -> list[dict[str, Any]]:
@@ -605,7 +632,7 @@ def _prepare(recipe: "Recipe", as_json: bool, append: Path | None = None) -> Non
         say(console, summary.words())
 
 
-def _load(recipe: "Recipe") -> dict[str, int]:
+def _load(recipe: "Recipe", *, replace_newer: bool = False) -> dict[str, int]:
     from zhiyin import pipeline
 
     columns = (TextColumn("loading {task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
@@ -619,7 +646,7 @@ def _load(recipe: "Recipe") -> dict[str, int]:
                     tasks[what] = bar.add_task(what, total=total)
                 bar.update(tasks[what], completed=done)
 
-            return pipeline.load(recipe, store, watch)
+            return pipeline.load(recipe, store, watch, replace_newer=replace_newer)
     finally:
         store.close()
 

@@ -31,6 +31,7 @@ ALLOWED = [
     *("+ping", "+get", "+set", "+mget", "+mset", "+eval", "+evalsha", "+pexpire", "+exists"),
     *("+llen", "+lrange", "+lindex", "+ltrim", "+rpush", "+sismember", "+sadd", "+srem"),
     *("+del", "+time", "+zadd", "+zrevrange", "+zrangebyscore", "+hset", "+hget"),
+    *("+zscore", "+zrem", "+hdel"),
 ]
 Placed = Callable[[StoreSpec, Path], StoreSpec]
 VARIABLE = "ZHIYIN_TEST_PASSWORD"
@@ -108,7 +109,10 @@ def test_each_call_is_one_round_trip(
     store.changes(0, 1)
     store.put_changes([Change("i", 1, {})])
     assert turns.of(lambda: store.put_changes([Change(item, 1, {"title": item}) for item in items])) == (1, 1)
+    kept = store.changes(0, 1000).changes
+    store.prune_changes(kept[:1])
     assert turns.of(lambda: store.changes(0, 1000)) == (1, 1)
+    assert turns.of(lambda: store.prune_changes(kept)) == (1, 1)
     assert turns.of(lambda: store.drop_cards(items[:0])) == (0, 0)
     assert [len(state.events) for state in store.read(users, 50)] == [5] * 100
     assert store.cards(items) == [{"title": item} for item in items]
@@ -135,12 +139,13 @@ def test_no_id_touches_a_key_outside_the_prefix(
         store.put_profiles({id: {"name": id}})
         store.put_cards({id: {"title": id}})
         store.put_changes([Change(id, 1, {"title": id})])
-    assert len(store.changes(0, 99)) == len(ODD)
+    assert len(store.changes(0, 99).changes) == len(ODD)
+    assert store.prune_changes(store.changes(0, 1).changes) == 1
     assert [len(state.events) for state in store.read(ODD, 9)] == [2] * len(ODD)
     assert store.cards(ODD) == [{"title": id} for id in ODD]
     made: Any = {key for node, there in zip(nodes, before, strict=True) for key in set(node.keys()) - there}
-    shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c|\{{items\}}[nv])".encode()
-    assert len(made) == 4 * len(ODD) + 2
+    shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c|\{{items\}}[nvf])".encode()
+    assert len(made) == 4 * len(ODD) + 3
     assert all(re.fullmatch(shape, key) for key in made)
     for node in nodes:
         node.close()
@@ -202,16 +207,16 @@ def test_no_number_of_a_change_is_given_twice_even_where_the_log_was_lost(
     spec = cast(Redis, placed(Redis(), tmp_path))
     store = spec.open()
     store.put_changes([Change(f"i{at}", 1, {}) for at in range(3000)])
-    numbers = [change.number for change in store.changes(0, 5000)]
+    numbers = [change.number for change in store.changes(0, 5000).changes]
     assert len(set(numbers)) == 3000
     with redis_server.client() as client:
         client.zremrangebyrank(f"{spec.prefix}{{items}}n", 1000, -1)
         store.put_changes([Change("new", 1, {})])
-        assert [change.item for change in store.changes(numbers[-1], 9)] == ["new"]
+        assert [change.item for change in store.changes(numbers[-1], 9).changes] == ["new"]
         ahead = 2**52
         client.zadd(f"{spec.prefix}{{items}}n", {digest("new"): ahead})
     store.put_changes([Change("newer", 1, {}), Change("newest", 1, {})])
-    assert [change.number for change in store.changes(ahead, 9)] == [ahead + 1, ahead + 2]
+    assert [change.number for change in store.changes(ahead, 9).changes] == [ahead + 1, ahead + 2]
     store.close()
 
 
@@ -242,7 +247,8 @@ def test_a_password_comes_from_the_environment_or_a_file_and_is_never_told(
         store.put_cards({"i": {"title": "t"}})
         assert (store.read(["u"], 9)[0].profile, store.cards(["i"])) == ({"age": 3}, [{"title": "t"}])
         store.put_changes([Change("i", 1, {}), Change("j", 1, None)])
-        assert [change.item for change in store.changes(0, 9)] == ["i", "j"]
+        assert [change.item for change in store.changes(0, 9).changes] == ["i", "j"]
+        assert store.prune_changes(store.changes(0, 1).changes) == 1
         store.drop_cards(["i"])
         assert store.cards(["i"]) == [None]
         told = [repr(one), repr(store), str(vars(store)["_spec"])]

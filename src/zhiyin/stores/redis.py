@@ -1,6 +1,6 @@
 """The store on Redis: one server, one found by Sentinels, or a Cluster. For many replicas of the service.
 
-Six kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
+Seven kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
 the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that is known of a user in one place:
 
     PREFIX{digits}e  a list of the user's events, oldest first: time (8 bytes) · name (17) · item, values, id
@@ -9,6 +9,7 @@ the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that 
     PREFIXdigits:c   the card of an item
     PREFIX{items}n   a sorted set of changed items, 16 bytes each, by the number of their last change
     PREFIX{items}v   a hash of the same: item, time, values
+    PREFIX{items}f   the highest number of a change that was pruned
 
 A change's number is the server's clock in microseconds, or one more than the last: also where a failover lost the last
 changes, no number is given twice. The log of changes lies on one node of a Cluster.
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
     checked_cards,
@@ -162,24 +163,43 @@ reads one event of the list and pushes."""
 
 CHANGE = """
 local clock, last = redis.call('TIME'), redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-local number = math.max(clock[1] * 1000000 + clock[2], tonumber(last[2] or 0) + 1)
+local pruned = tonumber(redis.call('GET', KEYS[3]) or 0)
+local number = math.max(clock[1] * 1000000 + clock[2], tonumber(last[2] or 0) + 1, pruned + 1)
 for argument = 1, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], string.format('%.0f', number), ARGV[argument])
   redis.call('HSET', KEYS[2], ARGV[argument], ARGV[argument + 1])
   number = number + 1
 end
 """
-"""KEYS: the numbers and the values of changes. ARGV: for each change the item's 16 bytes, and what is kept."""
+"""KEYS: the numbers and the values of changes, and what was pruned. ARGV: for each change the item's 16 bytes, and what
+is kept."""
 
 CHANGES = """
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 for at = 1, #found, 2 do found[at] = redis.call('HGET', KEYS[2], found[at]) end
+found[#found + 1] = redis.call('GET', KEYS[3]) or '0'
 return found
 """
-"""KEYS: the same. ARGV: a number, and how many at most. Returns value, number, value, number, … of what came after."""
+"""KEYS: the same. ARGV: a number, and how many at most. Returns value, number, value, number, … of what came after, and
+what was pruned."""
 
-_SCRIPTS = {sha1(one.encode(), usedforsecurity=False).hexdigest(): one for one in (APPEND, CHANGE, CHANGES)}
-_APPEND, _CHANGE, _CHANGES = _SCRIPTS
+PRUNE = """
+local pruned, gone = tonumber(redis.call('GET', KEYS[3]) or 0), 0
+for at = 1, #ARGV, 2 do
+  local number = redis.call('ZSCORE', KEYS[1], ARGV[at])
+  if number and tonumber(number) == tonumber(ARGV[at + 1]) then
+    redis.call('ZREM', KEYS[1], ARGV[at])
+    redis.call('HDEL', KEYS[2], ARGV[at])
+    pruned, gone = math.max(pruned, tonumber(number)), gone + 1
+  end
+end
+if gone > 0 then redis.call('SET', KEYS[3], string.format('%.0f', pruned)) end
+return gone
+"""
+"""KEYS: the same. ARGV: for each change the item's 16 bytes, and its number. Returns how many went."""
+
+_SCRIPTS = {sha1(one.encode(), usedforsecurity=False).hexdigest(): one for one in (APPEND, CHANGE, CHANGES, PRUNE)}
+_APPEND, _CHANGE, _CHANGES, _PRUNE = _SCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,14 +348,18 @@ class RedisStore:
         for change in checked_changes(changes):
             packed += [digest(change.item), encode((change.item, change.time, change.values))]
         if packed:
-            self._send([("EVALSHA", _CHANGE, 2, *self._log(), *packed)])
+            self._send([("EVALSHA", _CHANGE, 3, *self._log(), *packed)])
 
-    def changes(self, after: int, limit: int) -> list[Change]:
-        found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
+    def changes(self, after: int, limit: int) -> Page:
+        *found, pruned = self._send([("EVALSHA", _CHANGES, 3, *self._log(), after, max(limit, 0))])[0]
         kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
-        changes = [Change(item, time, values, number) for (item, time, values), number in kept]
+        changes = tuple(Change(item, time, values, number) for (item, time, values), number in kept)
         self._hot.forget(change.item for change in changes)  # its card was put, too
-        return changes
+        return Page(changes, int(pruned))
+
+    def prune_changes(self, changes: Sequence[Change]) -> int:
+        told = [word for change in changes for word in (digest(change.item), change.number)]
+        return int(self._send([("EVALSHA", _PRUNE, 3, *self._log(), *told)])[0]) if told else 0
 
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
@@ -351,9 +375,10 @@ class RedisStore:
         stem = f"{self._spec.prefix}{{{digest(user).hex()}}}"
         return f"{stem}e", f"{stem}i", f"{stem}p"
 
-    def _log(self) -> tuple[str, str]:
-        """Of the numbers and the values of changes."""
-        return f"{self._spec.prefix}{{items}}n", f"{self._spec.prefix}{{items}}v"
+    def _log(self) -> tuple[str, str, str]:
+        """Of the numbers and the values of changes, and of what was pruned."""
+        stem = f"{self._spec.prefix}{{items}}"
+        return f"{stem}n", f"{stem}v", f"{stem}f"
 
     def _card(self, item: str) -> str:
         return f"{self._spec.prefix}{digest(item).hex()}:c"
