@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from zhiyin import cli, client, pipeline
+from zhiyin.channels.online import STANDARD
 from zhiyin.data.prepared import Prepared
 from zhiyin.indexes import tune
 from zhiyin.indexes.base import IndexSpec
@@ -26,6 +27,7 @@ from zhiyin.recipe import Recipe
 from zhiyin.release import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
+from zhiyin.stores.base import Change
 
 VERBS = [
     "demo",
@@ -102,6 +104,19 @@ def write_log(folder: Path, users: int = 30, items: int = 40, events: int = 8) -
 def shortened(recipe: Path) -> None:
     """One epoch, and no early stop: the tests are about the verbs."""
     recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 1"))
+
+
+class Broken:
+    """A channel that fails."""
+
+    def tables(self, data: object, neighbourhoods: object) -> dict[str, Any]:
+        return {}
+
+    def knows(self, release: object, seeker: object) -> bool:
+        return True
+
+    def find(self, release: object, tables: object, seekers: list[Any]) -> list[Any]:
+        raise ValueError("broken")
 
 
 @pytest.fixture(scope="module")
@@ -429,6 +444,46 @@ def asked_with_all_that_a_request_can_say(url: str) -> None:
     refused(zhiyin(*asked, "--profile", "country"), 2, "--profile: 'country'; expected NAME=VALUE")
     refused(zhiyin(*asked, "--diverse", "title=much"), 2, "diversity.weight: found `str`; expected `float`")
     refused(zhiyin(*asked, "--filter", "categori == 3"), 2, "no attribute 'categori'")
+
+
+def test_an_answer_says_which_channels_it_lacks_who_stood_in_and_how_many_are_missing(recipe: Path) -> None:
+    served = pipeline.serving(Recipe.read(recipe))
+    online = replace(STANDARD, channels={"broken": Broken()})
+    with Live(served.releases) as live, running(create(live, served.store, Service(), online=online)) as url:
+        failed = zhiyin("ask", "u3", "--url", url, "-k", "2", "--channel", "deep", "--channel", "broken")
+        assert "without the channel broken: it failed (ValueError); the service's log says more" in failed.err
+        assert "knows nothing" not in failed.err
+        stranger = zhiyin("ask", "nobody", "--url", url, "-k", "2")
+        assert "of this user deep knows nothing: popular answered" in stranger.err
+        beside = zhiyin("ask", "nobody", "--url", url, "-k", "2", "--channel", "item_to_item")
+        assert "of this user item_to_item knows nothing: popular answered" in beside.err
+        assert "knows nothing" not in zhiyin("ask", "nobody", "--url", url, "--channel", "popular").err
+        few = zhiyin("ask", "u3", "--url", url, "-k", "20", "--filter", "title == 'Film 9'", "--seen")
+        assert "1 of 20 candidates: no more were found" in few.err
+        assert "no more were found" not in zhiyin("ask", "u3", "--url", url, "-k", "2").err
+    served.store.close()
+
+
+def test_pruning_releases_prunes_the_changes_that_they_have_absorbed(recipe: Path) -> None:
+    read, late = Recipe.read(recipe), 4_000_000_000_000
+    store = read.store.open()
+    absorbed = [Change("i1", 0, {"title": "old"}), Change("gone", 0, None)]
+    needed = [Change("i2", 0, None), Change("i3", late, {"title": "newer"}), Change("new", 0, {"title": "new"})]
+    store.put_changes([*absorbed, *needed])
+    store.close()
+    assert "removed 2 changes of items from the store, 3 are kept" in zhiyin("releases", recipe, "--prune", "9").err
+    store = read.store.open()
+    assert [change.item for change in store.changes(0, 9).changes] == ["i2", "i3", "new"]
+    store.put_changes([Change("i4", 0, {"title": "old"})])
+    store.close()
+    assert "changes of items" not in zhiyin("releases", recipe).err
+    root = recipe.parent / "recipe" / "releases"
+    vectors = next(root.glob("*/vectors.npy"))
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    done = zhiyin("releases", recipe, "--prune", "9")
+    assert done.code == 0
+    assert "the changes of items are all kept: " in done.err
+    assert "vectors.npy: damaged" in " ".join(done.err.split()).replace(" /", "/")
 
 
 def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:
