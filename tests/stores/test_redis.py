@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
-from redis.connection import Connection
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.recipe import Recipe
@@ -25,7 +24,7 @@ from zhiyin.stores.records import digest
 from zhiyin.stores.redis import Redis
 
 if TYPE_CHECKING:
-    from conftest import RedisCluster, RedisServer
+    from conftest import RedisCluster, RedisServer, Turns
 
 ALLOWED = [
     *("+ping", "+get", "+set", "+mget", "+mset", "+eval", "+evalsha", "+pexpire", "+exists"),
@@ -64,43 +63,15 @@ def fresh(tmp_path: Path, redis_server: "RedisServer") -> Iterator[Callable[...,
         server.kill()
 
 
-class Turns:
-    """How often a connection turned from sending to waiting: what each call costs over a network."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.steps: list[str] = []
-        connection: Any = Connection
-        send, read = connection.send_packed_command, connection.read_response
-
-        def sending(connection: Any, *words: Any, **options: Any) -> Any:
-            self.steps.append("send")
-            return send(connection, *words, **options)
-
-        def reading(connection: Any, *words: Any, **options: Any) -> Any:
-            self.steps.append("read")
-            return read(connection, *words, **options)
-
-        monkeypatch.setattr(Connection, "send_packed_command", sending)
-        monkeypatch.setattr(Connection, "read_response", reading)
-
-    def of(self, call: Callable[[], object]) -> tuple[int, int]:
-        """(round trips, writes to any node) of a call."""
-        self.steps.clear()
-        call()
-        trips = sum(pair == ("send", "read") for pair in zip(self.steps, self.steps[1:], strict=False))
-        return trips, self.steps.count("send")
-
-
 @pytest.mark.parametrize(("example", "nodes"), [(Redis(), 1), (Redis(cluster=("any:1",)), 3)], ids=["one", "cluster"])
 def test_each_call_is_one_round_trip(
-    example: Redis, nodes: int, placed: Placed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: Redis, nodes: int, placed: Placed, tmp_path: Path, turns: "Turns"
 ) -> None:
     store = placed(example, tmp_path).open()
     users, items = [f"u{at}" for at in range(100)], [f"i{at}" for at in range(200)]
     events = [Event(user, f"i{at}", at, id=f"{at}" if at % 2 else "") for user in users for at in range(5)]
     for _ in range(2):  # every node is connected to and knows the script
         store.append([replace(event, user=f"{event.user}+") for event in events])
-    turns = Turns(monkeypatch)
     assert turns.of(lambda: store.append(events)) == (1, nodes)
     assert turns.of(lambda: store.put_cards({item: {"title": item} for item in items})) == (1, nodes)
     assert turns.of(lambda: store.put_profiles({user: {"age": 1} for user in users})) == (1, nodes)
@@ -496,43 +467,6 @@ def test_a_master_of_a_cluster_killed_under_load_comes_back(redis_cluster: "Redi
     wanted = r"^Redis Cluster at .*: (cannot be reached|the Cluster is down or in part|still reads)"
     assert all(re.search(wanted, one) for one in load.sentences), load.sentences
     load.store.close()
-
-
-@pytest.fixture
-def replicated(tmp_path: Path, redis_cluster: "RedisCluster") -> Iterator[tuple["RedisCluster", "RedisServer"]]:
-    """A Cluster of its own, and a replica of its second master."""
-    cluster = type(redis_cluster)(tmp_path)
-    (tmp_path / "replica").mkdir()
-    master = cluster.nodes[1]
-    replica = type(master)(tmp_path / "replica", *master.words)
-    with replica.client() as client, master.client() as other:
-        asked: Any = client
-        id = cast(Any, other).execute_command("CLUSTER MYID").decode()
-        for node in cluster.nodes:
-            asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
-        until(lambda: replicates(asked, id))
-        until(lambda: asked.info("replication")["master_link_status"] == "up")
-    for node in cluster.nodes:
-        with node.client() as client:
-            until(lambda: replicas(client, id) == [replica.address])
-    yield cluster, replica
-    cluster.kill()
-    replica.kill()
-
-
-def replicas(client: Any, id: str) -> list[str]:
-    """The addresses of a master's replicas, as a node knows them."""
-    known = client.execute_command("CLUSTER NODES")
-    return [address for address, node in known.items() if node["master_id"] == id]
-
-
-def replicates(client: Any, id: str) -> bool:
-    """Whether the node agrees to be that one's replica: it must have heard that it is a master."""
-    try:
-        client.execute_command("CLUSTER REPLICATE", id)
-    except redis.ResponseError:
-        return False
-    return True
 
 
 def test_when_a_master_is_killed_its_replica_takes_over(replicated: tuple["RedisCluster", "RedisServer"]) -> None:
