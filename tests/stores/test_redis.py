@@ -193,7 +193,7 @@ def test_no_number_of_a_change_is_given_twice_even_where_the_log_was_lost(
 
 def test_thousands_of_events_of_one_user_in_any_order(placed: Placed, tmp_path: Path) -> None:
     """More than a script may push at once; and placed by time, whatever the order they come in."""
-    store = replace(cast(Redis, placed(Redis(), tmp_path)), keep=4500).open()
+    store = replace(cast(Redis, placed(Redis(), tmp_path)), keep=4500, timeout=60.0).open()
     times = [(at * 7919) % 5003 for at in range(5000)]
     store.append([Event("u", "i", at) for at in times[:100]])
     store.append([Event("u", "i", at) for at in times[100:]])
@@ -322,6 +322,53 @@ def test_a_key_of_another_kind_is_told_and_left_alone(
             with pytest.raises(StoreError, match="answered .*WRONGTYPE.* Look at the server"):
                 call()
         assert client.get(key) == b"theirs"
+    store.close()
+
+
+def test_what_too_few_replicas_have_is_not_said_to_be_kept(fresh: Callable[..., "RedisServer"], turns: "Turns") -> None:
+    master = fresh()
+    replica = fresh("--replicaof", f"127.0.0.1 {master.port}")
+    with replica.client() as client:
+        until(lambda: cast(Any, client).info("replication")["master_link_status"] == "up")
+    store = Redis(port=master.port, replicas=1, timeout=1.0).open()
+    direct = Redis(port=replica.port).open()
+    assert store.append([Event("u", "i", 1, id="a"), Event("v", "i", 1)]) == 2
+    assert [len(state.events) for state in direct.read(["u", "v"], 9)] == [1, 1]
+    assert turns.of(lambda: store.append([Event("u", "i", 2)])) == (1, 1)
+    store.put_changes([Change("i", 1, None)])
+    assert len(direct.changes(0, 9).changes) == 1
+    replica.process.send_signal(signal.SIGSTOP)
+    try:
+        for write in (
+            lambda: store.append([Event("u", "j", 3, id="b")]),
+            lambda: store.put_changes([Change("j", 1, {})]),
+        ):
+            with pytest.raises(StoreError, match=r"kept by the master, but 0 of the 1 replicas .* send it again"):
+                write()
+    finally:
+        replica.process.send_signal(signal.SIGCONT)
+    assert store.append([Event("u", "j", 3, id="b"), Event("u", "j", 4)]) == 1
+    assert [event.time for event in direct.read(["u"], 9)[0].events] == [1, 2, 3, 4]
+    assert store.append([]) == 0
+    store.close()
+    direct.close()
+
+
+def test_in_a_cluster_the_replicas_of_each_master_count(
+    replicated: tuple["RedisCluster", "RedisServer"], turns: "Turns"
+) -> None:
+    """The second master has one, the others have none."""
+    cluster, _ = replicated
+    store = Redis(cluster=cluster.addresses, replicas=1, timeout=1.0).open()
+    owners = {f"u{at}": cast(Any, store)._node(store._keys(f"u{at}")[0]) for at in range(30)}
+    safe = [user for user, owner in owners.items() if owner.endswith(f":{cluster.nodes[1].port}")]
+    others = [user for user in owners if user not in safe]
+    assert len(safe) > 1 < len(others)
+    assert store.append([Event(user, "i", 1) for user in safe]) == len(safe)
+    assert turns.of(lambda: store.append([Event(user, "i", 2) for user in safe])) == (1, 1)
+    with pytest.raises(StoreError, match="0 of the 1 replicas"):
+        store.append([Event(user, "i", 1) for user in owners])
+    assert [len(state.events) for state in store.read(others, 9)] == [1] * len(others), "kept, and may be sent again"
     store.close()
 
 
@@ -505,6 +552,7 @@ def test_the_call_after_a_restart_works_at_once(fresh: Callable[..., "RedisServe
         ({"ttl_days": -1.0}, r"ttl_days = -1"),
         ({"ttl_days": math.inf}, r"ttl_days = inf"),
         ({"port": 70000}, r"port = 70000"),
+        ({"replicas": -1}, r"\.replicas: -1; expected at least 0"),
         ({"timeout": 0.0}, r"timeout = 0\.0; expected seconds"),
         ({"prefix": "a{b}"}, r"\.prefix: 'a\{b\}'; expected printable text without"),
         ({"prefix": "a\r\n"}, r"\.prefix"),

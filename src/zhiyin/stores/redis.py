@@ -16,7 +16,8 @@ changes, no number is given twice. The log of changes lies on one node of a Clus
 
 An append is one call of a script for each user: that user's part is kept whole or not at all, but an append that fails
 may have kept the part of one user and not of another. To send the same events again is always safe. As durable as the
-server is set to be: `appendonly yes` with `appendfsync always` loses nothing that was said to be kept.
+server is set to be: `appendonly yes` with `appendfsync always` loses nothing that was said to be kept, unless a replica
+takes over that had not heard of it; `replicas` waits until it has.
 """
 
 import os
@@ -211,7 +212,8 @@ class Redis:
     `password_file`, read when the store is opened. `ca`: what signed the servers' certificates, where the system does
     not know it; `certificate` and `key`: what the server wants to see of us. `ttl_days`: after so many days without a
     write a user is forgotten; 0: never. `card_cache`: cards that stay in this process, each up to `card_age` after it
-    was read; what another process puts is seen then. Times are in seconds.
+    was read; what another process puts is seen then. `replicas`: an append, and a change of an item, is said to be kept
+    only when so many replicas of its master have it, too. Times are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -235,6 +237,7 @@ class Redis:
     timeout: float = 2.0
     card_cache: int = 50_000
     card_age: float = 1.0
+    replicas: int = 0
 
     def __post_init__(self) -> None:
         if self.keep < 1 or not 0 <= self.ttl_days < 1e6 or not 0 <= self.db < 2**31 or not 0 < self.port < 65536:
@@ -244,6 +247,8 @@ class Redis:
             )
         if not (0 < self.connect_timeout < 1e6 and 0 < self.timeout < 1e6):
             raise SpecError(f"connect_timeout = {self.connect_timeout}, timeout = {self.timeout}", expected="seconds")
+        if self.replicas < 0:
+            raise SpecError(f"{self.replicas}", where=".replicas", expected="at least 0")
         if self.card_cache < 0 or not 0 < self.card_age < 1e6:
             raise SpecError(
                 f"card_cache = {self.card_cache}, card_age = {self.card_age}", expected="card_cache ≥ 0, seconds > 0"
@@ -294,7 +299,7 @@ class RedisStore:
         for event in checked_events(events):
             parts.setdefault(event.user, []).append(_packed(event))
         keep, ttl = self._spec.keep, self._ttl
-        counts = self._send([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
+        counts = self._keep([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
         return sum(counts)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -348,7 +353,7 @@ class RedisStore:
         for change in checked_changes(changes):
             packed += [digest(change.item), encode((change.item, change.time, change.values))]
         if packed:
-            self._send([("EVALSHA", _CHANGE, 3, *self._log(), *packed)])
+            self._keep([("EVALSHA", _CHANGE, 3, *self._log(), *packed)])
 
     def changes(self, after: int, limit: int) -> Page:
         *found, pruned = self._send([("EVALSHA", _CHANGES, 3, *self._log(), after, max(limit, 0))])[0]
@@ -391,13 +396,35 @@ class RedisStore:
         step = 2 * _SET_AT_ONCE
         self._send([("MSET", *flat[start : start + step]) for start in range(0, len(flat), step)])
 
+    def _keep(self, scripts: list[Command]) -> list[Any]:
+        """What the scripts answer, once as many replicas as were asked for have what they wrote. Raises `StoreError`
+        where they are too few."""
+        wanted, most = self._spec.replicas, round(500 * self._spec.timeout)
+        with self._call():
+            keys = {self._node(script[3]): script[3] for script in scripts} if wanted else {}
+        answers = self._send([*scripts, *(("WAIT", wanted, most, key) for key in keys.values())])
+        heard = min(answers[len(scripts) :], default=wanted)
+        if heard < wanted:
+            raise StoreError(
+                f"kept by the master, but {heard} of the {wanted} replicas that should have it do after {most} ms",
+                where=self._spec.place,
+                remedy="Look at the replicas, or lower store.replicas; then send it again: it counts once.",
+            )
+        return answers[: len(scripts)]
+
+    def _node(self, key: str) -> str:
+        """Which node of a Cluster has the key; the one server."""
+        node = self._client.get_node_from_key(key) if self._spec.cluster else None
+        return "" if node is None else str(node.name)
+
     def _send(self, commands: list[Command]) -> list[Any]:
         """The answers, in one round trip; one more where a server does not know the script yet."""
         with self._call():
             answers = self._answers(commands)
             unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                again = self._answers([("EVAL", _SCRIPTS[commands[at][1]], *commands[at][2:]) for at in unknown])
+                unknown += [at for at, command in enumerate(commands) if command[0] == "WAIT"]
+                again = self._answers([_whole(commands[at]) for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
             for answer in answers:
@@ -409,9 +436,10 @@ class RedisStore:
         if not commands:
             return []
         pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
+        for told in commands:
+            key = told[3] if told[0] in ("EVAL", "EVALSHA", "WAIT") else told[1]
+            command = told[:3] if told[0] == "WAIT" else told  # whose key only says which node is meant
             if self._spec.cluster:
-                key = command[3] if command[0].startswith("EVAL") else command[1]
                 node = self._client.get_node_from_key(key)  # said here, or the client asks a server where a script goes
                 pipeline.execute_command(*command, **({} if node is None else {"target_nodes": node}))
             else:
@@ -432,6 +460,11 @@ class RedisStore:
             with self._idle:
                 self._calls -= 1
                 self._idle.notify_all()
+
+
+def _whole(command: Command) -> Command:
+    """A command for a server that does not know the script."""
+    return ("EVAL", _SCRIPTS[command[1]], *command[2:]) if command[0] == "EVALSHA" else command
 
 
 def _packed(event: Event) -> bytes:
