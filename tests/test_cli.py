@@ -448,7 +448,8 @@ def asked_with_all_that_a_request_can_say(url: str) -> None:
 
 def test_an_answer_says_which_channels_it_lacks_who_stood_in_and_how_many_are_missing(recipe: Path) -> None:
     served = pipeline.serving(Recipe.read(recipe))
-    online = replace(STANDARD, channels={"broken": Broken()})
+    broken: Any = Broken()
+    online = replace(STANDARD, channels={"broken": broken})
     with Live(served.releases) as live, running(create(live, served.store, Service(), online=online)) as url:
         failed = zhiyin("ask", "u3", "--url", url, "-k", "2", "--channel", "deep", "--channel", "broken")
         assert "without the channel broken: it failed (ValueError); the service's log says more" in failed.err

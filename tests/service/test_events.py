@@ -416,8 +416,8 @@ class Load:
         assert not self.broken, self.broken
         assert self.refused
         assert self.answers["degraded"]
-        for thread, accepted in enumerate(self.accepted):
-            for state in store.read([f"{thread}.{user}" for user in range(6)], 1_000_000):
+        for writer, accepted in enumerate(self.accepted):
+            for state in store.read([f"{writer}.{user}" for user in range(6)], 1_000_000):
                 ids = [event.id for event in state.events]
                 assert ids in ([f"{at}" for at in range(accepted)], [f"{at}" for at in range(accepted + 1)])
 

@@ -45,7 +45,7 @@ def absorbed(changes: Sequence[Change], releases: Sequence[Release], now: int) -
     items = [change.item for change in changes]
     known = np.stack([one.items.rows(items) != UNKNOWN for one in releases])
     oldest = min(as_of(one) for one in releases)
-    everywhere, nowhere = known.all(axis=0), ~known.any(axis=0)
+    everywhere, nowhere = np.asarray(known.all(axis=0)), np.asarray(~known.any(axis=0))
     return [
         change
         for at, change in enumerate(changes)
