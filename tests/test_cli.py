@@ -570,7 +570,7 @@ def test_metrics_of_an_earlier_model_are_not_published_as_this_ones(recipe: Path
 
 
 def test_a_bug_is_a_sentence_and_its_traceback_is_kept(monkeypatch: pytest.MonkeyPatch, recipe: Path) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **options: object) -> None:
         raise ZeroDivisionError("inside")
 
     monkeypatch.setattr(pipeline, "load", broken)
@@ -594,7 +594,7 @@ def test_one_item_in_the_catalogue_and_users_with_one_event(tmp_path: Path) -> N
     )
     assert zhiyin("fit", recipe).code == 0
     assert zhiyin("evaluate", recipe, "--json").json["catalogue"] == 1
-    assert zhiyin("publish", recipe, "--json").json["loaded"] == {"items": 1, "profiles": 0, "events": 20}
+    assert zhiyin("publish", recipe, "--json").json["loaded"] == {"items": 1, "newer": 0, "profiles": 0, "events": 20}
     served = pipeline.serving(Recipe.read(recipe))
     with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
         new = client.post(f"{url}/v1/retrieve", {"user_id": "new"})
