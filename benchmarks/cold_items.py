@@ -1,14 +1,17 @@
 """Are items found that nobody has chosen yet? Recall of new items: content with id dropout, without, ids alone, chance.
 
     python benchmarks/cold_items.py [--data FOLDER] [--worlds realistic …] [--models DSSM …] [--shares 0 0.3 …]
+                                    [--seeds 0 1 2]
 
-Two worlds have clocks: what came before the last tenth of the events is learned from, and an item is new when it is
-first seen in that tenth. The others have positions only: each user's last tenth of events is the test, and a random
-tenth of the items is new: their events before the test are taken out of the log. FOLDER holds the named data sets, as
-`zhiyin data NAME --data` takes them. A query is a user at the cut. "among all": its new items among the k best of the
-whole catalogue; "among new": among the k best of the new items alone; "warm": its other items, among all; items of the
-user's history are passed over. "id kept": a new item keeps its row in the table, which only negatives have moved; "by
-content": the tower is told that it does not know it. Writes benchmarks/results/cold_items.json.
+Three worlds have clocks (a synthetic one, Online Retail, MovieLens-100K): what came before the last tenth of the events
+is learned from, and an item is new when it is first seen in that tenth. In the others a time is a position in one
+user's own order, so that no item is first seen anywhere: each user's last tenth of events is the test, and a random
+tenth of the items (another with each seed) is new: their events before the test are taken out of the log. FOLDER holds
+the named data sets, as `zhiyin data NAME --data` takes them; what is not there is fetched. A query is a user at the
+cut. "among all": its new items among the k best of the whole catalogue; "among new": among the k best of the new items
+alone; "warm": its other items, among all; items of the user's history are passed over. "id kept": a new item keeps its
+row in the table, which only negatives have moved; "by content": the tower is told that it does not know it. Each figure
+is the mean of the seeds, `sd` their standard deviation. Writes benchmarks/results/cold_items.json.
 """
 
 import argparse
@@ -42,6 +45,9 @@ from zhiyin.models.base import ModelSpec
 from zhiyin.models.dssm import DSSM
 from zhiyin.models.youtube_dnn import YouTubeDNN
 
+Parts = tuple[Prepared, Split, NDArray[np.bool_]]
+"""The data, what is learned from and asked, and bool [m] which items are new."""
+
 RESULTS = Path(__file__).parent / "results" / "cold_items.json"
 TENTH, K, QUERIES = 0.1, (10, 50), 3_000
 MODELS: dict[str, ModelSpec] = {"YouTubeDNN": YouTubeDNN(), "DSSM": DSSM()}
@@ -51,6 +57,7 @@ FEATURES: dict[str, Schema] = {
         item=(Bag("title", dim=32, separator=" ", at_least=2), Numeric("median_price", scale="log"))
     ),
     "movielens-1m": Schema(item=(Bag("genres", dim=32), Bag("words", "title", dim=32, separator=" ", at_least=2))),
+    "movielens-100k": Schema(item=(Bag("genres", dim=32), Bag("words", "title", dim=32, separator=" ", at_least=2))),
     "amazon-beauty": Schema(item=(Bag("attributes", dim=32, length=16, at_least=2),)),
 }
 
@@ -63,29 +70,44 @@ def main() -> None:
     read.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     read.add_argument("--epochs", type=int, default=4)
     read.add_argument("--examples", type=int, default=40, help="of a user an epoch")
+    read.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = read.parse_args()
     told: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in given.worlds:
         with tempfile.TemporaryDirectory() as folder:
             found = measured(name, given, Path(folder))
-            before = [
-                row for row in told.get(name, {}).get("rows", []) if row["model"] not in ("chance", *given.models)
-            ]
-            told |= {"machine": machine(), name: {**found, "rows": [*before, *found["rows"]]}}
+        told |= {"machine": machine(), name: found}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def measured(name: str, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """A row for every model, and every way to know a new item."""
+    """Facts of a world, and a row for every model and every way to know a new item."""
     prepare(source_of(name, given.data, folder), folder / "prepared")
-    data, split, new = divided(Prepared.open(folder / "prepared"))
-    targets = wanted(data, split.test, new)
-    told = {"items": len(data.items), "new": int(new.sum()), "queries": len(split.test), "examples": len(split.train)}
-    told |= {"epochs": given.epochs, "examples of a user an epoch": given.examples}
-    print(f"\n{name}: {told}, {sum(len(one) for one in targets)} targets are new")
-    schema = FEATURES[name]
-    rows: list[dict[str, Any]] = [{"model": "chance", "item tower": "", **chance(data, split, new)}]
+    data = Prepared.open(folder / "prepared")
+    facts, runs = [], []
+    for seed in given.seeds:
+        parts, split, new = divided(data, seed)
+        targets = wanted(parts, split.test, new)
+        facts.append(
+            {
+                "new": int(new.sum()),
+                "queries with new items": sum(len(one) > 0 for one in targets),
+                "new targets": sum(len(one) for one in targets),
+            }
+        )
+        print(f"\n{name}, seed {seed}: {facts[-1]}", flush=True)
+        runs.append(of_one_seed(name, given, seed, (parts, split, new), folder / f"{seed}"))
+    rows = spread(runs)
+    printed([{key: value for key, value in row.items() if not key.endswith(" sd")} for row in rows])
+    told = {"items": len(data.items), "events": len(data.events), "clock": data.clock, "seeds": given.seeds}
+    told |= {"of each seed": facts, "epochs": given.epochs, "examples of a user an epoch": given.examples}
+    return {**told, "rows": rows}
+
+
+def of_one_seed(name: str, given: argparse.Namespace, seed: int, parts: Parts, folder: Path) -> list[dict[str, Any]]:
+    data, split, new = parts
+    rows: list[dict[str, Any]] = [{"model": "chance", "item tower": "", **chance(data, split, new, seed)}]
 
     def keep(kind: str, tower: str, fitted: Fitted) -> None:
         rows.append({"model": kind, "item tower": tower, **recalls(fitted, data, split, new)})
@@ -93,18 +115,30 @@ def measured(name: str, given: argparse.Namespace, folder: Path) -> dict[str, An
 
     for kind in given.models:
         model, run = MODELS[kind], folder / kind
-        training = Training(given.epochs, 1024, given.examples, patience=1, device="cpu")
+        training = Training(given.epochs, 1024, given.examples, patience=1, device="cpu", seed=seed)
         plan = Plan(model, Mixed(512), training=training)
-        alone = trained(plan, data, split, Schema(), run / "ids")
-        keep(kind, "id alone", alone)
+        keep(kind, "id alone", trained(plan, data, split, Schema(), run / "ids"))
         for share in given.shares:
             dropping = replace(plan, training=replace(training, id_dropout=share))
-            fitted = trained(dropping, data, split, schema, run / f"{share}")
+            fitted = trained(dropping, data, split, FEATURES[name], run / f"{share}")
             keep(kind, named(share), fitted)
             if share == 0:
                 keep(kind, "content and id, id kept", replace(fitted, nameless=torch.empty(0, dtype=torch.int64)))
-    printed(rows)
-    return {**told, "rows": rows}
+    return rows
+
+
+def spread(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The mean of each figure over the runs, and its standard deviation."""
+    rows = []
+    for same in zip(*runs, strict=True):
+        row = {name: same[0][name] for name in ("model", "item tower")}
+        for name in [name for name in same[0] if name not in row]:
+            values = np.array([one[name] for one in same])
+            row[name] = round(float(values.mean()), 4)
+            if len(values) > 1:
+                row[f"{name} sd"] = round(float(values.std(ddof=1)), 4)
+        rows.append(row)
+    return rows
 
 
 def named(share: float) -> str:
@@ -116,18 +150,19 @@ def named(share: float) -> str:
 def source_of(name: str, data: Path | None, folder: Path) -> Source:
     if name == "realistic":
         return realistic(6_000, 6_000, 150_000, seed=0, groups=200, shown=0, width=5.0).write(folder / "log")
-    return datasets.load(name, data=data, cache=datasets.default_cache(), out=folder / "log")
+    given = data / name if data is not None and (data / name).exists() else None
+    return datasets.load(name, data=given, cache=datasets.default_cache(), out=folder / "log")
 
 
-def divided(data: Prepared) -> tuple[Prepared, Split, NDArray[np.bool_]]:
-    """The data, what is learned from and asked, and bool [m] which items are new."""
+def divided(data: Prepared, seed: int) -> Parts:
+    """`seed`: of which items are new, where there is no clock to say so."""
     log = data.events
     if data.clock:
         ranked = np.sort(log.times)
         cut, before_cut = (int(ranked[int(len(ranked) * (1 - share))]) for share in (TENTH, 2 * TENTH))
         late, middle = log.times >= cut, (log.times >= before_cut) & (log.times < cut)
         return data, split_of(log, late, middle), np.bincount(log.items[~late], minlength=len(data.items)) == 0
-    new = np.random.default_rng(0).random(len(data.items)) < TENTH
+    new = np.random.default_rng(seed).random(len(data.items)) < TENTH
     kept = ~(new[log.items] & ~of_the_end(log, TENTH))
     log = EventLog.of(
         log.users[kept],
@@ -181,8 +216,8 @@ def recalls(fitted: Fitted, data: Prepared, split: Split, new: NDArray[np.bool_]
     return found_by(lambda events: scorer.scores(events).numpy(), data, split, new)
 
 
-def chance(data: Prepared, split: Split, new: NDArray[np.bool_]) -> dict[str, float]:
-    random = np.random.default_rng(0)
+def chance(data: Prepared, split: Split, new: NDArray[np.bool_], seed: int) -> dict[str, float]:
+    random = np.random.default_rng(seed)
     return found_by(lambda events: random.random((len(events), len(data.items)), np.float32), data, split, new)
 
 

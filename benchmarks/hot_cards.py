@@ -1,12 +1,13 @@
-"""What does it save to keep hot cards in the process? 200 cards a request, of 1 M items, at 200 requests a second.
+"""What does a request's part of the store cost, and what do hot cards save of it? 1 M items, 200 requests a second.
 
     python benchmarks/hot_cards.py [--items 1000000] [--seconds 8] [--out benchmarks/results/hot_cards.json]
 
-Which items a request shows is drawn by a power law: the r-th most popular item r^-0.8 as often as the first, or r^-1;
-cards are of about 240 bytes. Each request, paced as they come, is asked of the store with its cache and without, by
-turns; `hot %` of the cards were there. Then the same cards again and again, all hot. The last table tells what the
-bytes of 200 cards cost to become what is asked: decoded whole, two fields of each decoded by a type made for them, and
-looked up where they lie decoded.
+A request reads a user (of 2,000, with 50 events each) and 200 cards: two round trips. "request": both; the rest is of
+the cards alone. Which items it shows is drawn by a power law: the r-th most popular item r^-0.8 as often as the first,
+or r^-1; cards are of about 240 bytes. Each request, paced as they come, is asked of the store with its cache and
+without, by turns; `hot %` of the cards were there. Then the same cards again and again, all hot. The last table tells
+what the bytes of 200 cards cost to become what is asked: decoded whole, two fields of each decoded by a type made for
+them, and looked up where they lie decoded.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,13 +26,16 @@ import numpy as np
 from machine import machine, printed
 
 from stores import server
-from zhiyin.stores.base import Store, StoreSpec
+from zhiyin.stores.base import Event, Store, StoreSpec
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.memory import Memory
 from zhiyin.stores.redis import Redis
 
+Taken = tuple[float, float]
+"""Seconds of the cards, and of the whole request."""
+
 RESULTS = Path(__file__).parent / "results" / "hot_cards.json"
-ASKED, RATE = 200, 200
+ASKED, RATE, USERS = 200, 200, 2_000
 
 
 def main() -> None:
@@ -65,12 +69,16 @@ def measured(*specs: StoreSpec, items: int, seconds: float) -> list[dict[str, An
     stores = [spec.open() for spec in specs]
     for start in range(0, items, 10_000):
         stores[0].put_cards({f"item-{at}": card(at) for at in range(start, min(start + 10_000, items))})
+    for user in range(0, USERS, 100):
+        stores[0].append(
+            [Event(f"u{at}", f"item-{at}", n, {"n": n}) for at in range(user, user + 100) for n in range(50)]
+        )
     fetched = counting(stores[0])
     rows = []
     for power in (0.8, 1.0):
         rows += [{"asked": f"by r^-{power:g}", **row} for row in paced(stores, items, seconds, power, fetched)]
     same = [f"item-{at}" for at in range(ASKED)]
-    taken = [[timed(store, same) for store in stores] for _ in range(500)]
+    taken = [[timed(store, same, at) for store in stores] for at in range(500)]
     rows += [{"asked": "all the same", "hot %": 100.0, **told(list(one))} for one in zip(*taken, strict=True)]
     for store in stores:
         store.close()
@@ -105,7 +113,7 @@ def paced(
     for _ in range(int(RATE * (seconds + 2))):
         drawn = np.unique(np.searchsorted(weights, random.random(2 * ASKED) * weights[-1]))
         requests.append([f"item-{shuffled[at]}" for at in random.permutation(drawn)[:ASKED]])
-    taken: list[list[float]] = [[] for _ in stores]
+    taken: list[list[Taken]] = [[] for _ in stores]
     begun, shown = time.perf_counter(), 0
     for number, asked in enumerate(requests):
         time.sleep(max(0.0, begun + number / RATE - time.perf_counter()))
@@ -113,20 +121,28 @@ def paced(
             fetched[0], shown = 0, 0
         shown += len(asked)
         for at in range(len(stores))[:: 1 if number % 2 else -1]:
-            taken[at].append(timed(stores[at], asked))
+            taken[at].append(timed(stores[at], asked, number))
     for at, one in enumerate(taken):
         hot = 100 * (1 - fetched[0] / shown) if at == 0 else 0.0
         yield {"hot %": round(hot, 1), **told(one[2 * RATE :])}
 
 
-def timed(store: Store, asked: list[str]) -> float:
+def timed(store: Store, asked: list[str], number: int) -> Taken:
     start = time.perf_counter()
+    store.read([f"u{number % USERS}"], 50)
+    between = time.perf_counter()
     store.cards(asked)
-    return time.perf_counter() - start
+    end = time.perf_counter()
+    return end - between, end - start
 
 
-def told(taken: list[float]) -> dict[str, float]:
-    return {f"p{part} us": round(1e6 * float(np.quantile(taken, part / 100)), 1) for part in (50, 99)}
+def told(taken: list[Taken]) -> dict[str, float]:
+    cards, whole = zip(*taken, strict=True)
+    return {**quantiles(cards), **{f"request {name}": one for name, one in quantiles(whole).items()}}
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    return {f"p{part} us": round(1e6 * float(np.quantile(seconds, part / 100)), 1) for part in (50, 99)}
 
 
 def decoded() -> list[dict[str, Any]]:
@@ -145,7 +161,7 @@ def decoded() -> list[dict[str, Any]]:
             start = time.perf_counter()
             act()
             taken[way].append(time.perf_counter() - start)
-    return [{"200 cards": way, **told(all)} for way, all in taken.items()]
+    return [{"200 cards": way, **quantiles(all)} for way, all in taken.items()]
 
 
 if __name__ == "__main__":

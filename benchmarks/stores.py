@@ -1,11 +1,11 @@
 """How fast are the stores? Memory, LMDB and Redis, the same calls by turns; each figure the median of the turns.
 
-    python benchmarks/stores.py [--turns 7] [--users 2000] [--out benchmarks/results/stores.json]
+    python benchmarks/stores.py [--turns 7] [--items 1000000] [--users 20000] [--out benchmarks/results/stores.json]
 
 A redis-server of its own (default settings but no snapshots; and again with every write synced to disk) on a free
-loopback port. Cards are of about 240 bytes, and read from the store each time (`hot_cards.py` is about those that
-are not). `load` is what `zhiyin load` does with a prepared log of 20 events a user:
-wall seconds, CPU seconds of this process, and of the server.
+loopback port. Cards are of about 240 bytes, 200 drawn at random each time, and read from the store (`hot_cards.py` is
+about those that are not); a request reads a user and cards. `load` is what `zhiyin load` does with a prepared log of 20
+events a user: wall seconds, CPU seconds of this process, and of the server.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ Row = dict[str, Any]
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("--turns", type=int, default=7)
+    read.add_argument("--items", type=int, default=1_000_000, help="that have cards")
     read.add_argument("--users", type=int, default=20_000, help="of the log that is loaded")
     read.add_argument("--out", type=Path, default=RESULTS)
     given = read.parse_args()
@@ -59,11 +61,12 @@ def main() -> None:
         }
         specs: dict[str, StoreSpec] = {"memory": Memory(), "lmdb": LMDB(folder / "lmdb", card_cache=0)}
         specs |= {name: Redis(port=port, timeout=30.0, card_cache=0) for name, (port, _) in ports.items()}
-        rows = calls(specs, given.turns)
+        rows = calls(specs, given.turns, given.items)
         rows += loads(specs, ports, folder, given.users, max(1, given.turns // 2))
     printed([{"what": row["what"], "store": row["store"], **row["shown"]} for row in rows if "us" in row["shown"]])
     printed([{"what": row["what"], "store": row["store"], **row["shown"]} for row in rows if "us" not in row["shown"]])
-    told = {"machine": machine(), "load": os.getloadavg(), "redis-py": version("redis"), "rows": flat(rows)}
+    told = {"machine": machine(), "load": os.getloadavg(), "redis-py": version("redis"), "items": given.items}
+    told |= {"rows": flat(rows)}
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(json.dumps(told, indent=2) + "\n")
 
@@ -92,10 +95,10 @@ def server(folder: Path, *words: str) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def calls(specs: dict[str, StoreSpec], turns: int) -> list[Row]:
+def calls(specs: dict[str, StoreSpec], turns: int, items: int) -> list[Row]:
     """Single calls, each store in turn: median microseconds of a call."""
     stores = {name: spec.open() for name, spec in specs.items()}
-    acts = {name: actions(store) for name, store in stores.items()}
+    acts = {name: actions(store, items) for name, store in stores.items()}
     taken: dict[tuple[str, str], list[float]] = {}
     for _ in range(turns):
         for what in acts["memory"]:
@@ -120,14 +123,16 @@ def calls(specs: dict[str, StoreSpec], turns: int) -> list[Row]:
     ]
 
 
-def actions(store: Store) -> dict[str, tuple[int, Callable[[], object]]]:
-    """What is called, and how often in a turn, on a store with a user of 50 events, one of 1,000, and 1,000 cards."""
+def actions(store: Store, items: int) -> dict[str, tuple[int, Callable[[], object]]]:
+    """What is called, and how often in a turn, on a store with a user of 50 events, one of 1,000, and cards."""
     for count in (50, 1000):
         store.append([Event(f"u{count}", f"item-{at}", 1_700_000_000_000 + at, {"stars": 4.5}) for at in range(count)])
         store.put_profiles({f"u{count}": {"age": 30, "country": "cn"}})
     card = {"title": "t" * 60, "cover": "c" * 100, "price": 19.5, "tags": ["a", "b", "c"], "pad": "x" * 30}
-    store.put_cards({f"item-{at}": card for at in range(1000)})
-    asked = [f"item-{at}" for at in range(0, 1000, 5)]
+    for start in range(0, items, 10_000):
+        store.put_cards({f"item-{at}": card for at in range(start, min(start + 10_000, items))})
+    random = np.random.default_rng(0)
+    asked = cycle([[f"item-{at}" for at in random.integers(0, items, 200)] for _ in range(100)])
     clock = iter(range(1_800_000_000_000, 1_900_000_000_000))
 
     def one(user: str) -> Callable[[], object]:
@@ -139,7 +144,8 @@ def actions(store: Store) -> dict[str, tuple[int, Callable[[], object]]]:
     return {
         "read 50 events": (100, lambda: store.read(["u50"], 50)),
         "read 1,000 events": (20, lambda: store.read(["u1000"], 1000)),
-        "200 cards": (50, lambda: store.cards(asked)),
+        "200 cards": (50, lambda: store.cards(next(asked))),
+        "a request: 50 events, 200 cards": (50, lambda: (store.read(["u50"], 50), store.cards(next(asked)))),
         "append one, to a user with room": (50, one("roomy")),
         "append one, to a full user": (50, one("u1000")),
         "append 1,000, of 50 users": (5, many),

@@ -31,6 +31,7 @@ from hypothesis import settings
 from qdrant_client import QdrantClient
 from qdrant_client.http import models
 from redis.backoff import NoBackoff
+from redis.connection import Connection
 from redis.retry import Retry
 
 from zhiyin import signing
@@ -260,6 +261,84 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
     cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.kill()
+
+
+@pytest.fixture
+def replicated(tmp_path: Path, redis_cluster: RedisCluster) -> Iterator[tuple[RedisCluster, RedisServer]]:
+    """A Cluster of its own, and a replica of its second master."""
+    cluster = type(redis_cluster)(tmp_path)
+    (tmp_path / "replica").mkdir()
+    master = cluster.nodes[1]
+    replica = type(master)(tmp_path / "replica", *master.words)
+    with replica.client() as client, master.client() as other:
+        asked: Any = client
+        id = cast(Any, other).execute_command("CLUSTER MYID").decode()
+        for node in cluster.nodes:
+            asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
+        wait_until(lambda: replicates(asked, id))
+        wait_until(lambda: asked.info("replication")["master_link_status"] == "up")
+    for node in cluster.nodes:
+        with node.client() as client:
+            wait_until(lambda: replicas(client, id) == [replica.address])
+    yield cluster, replica
+    cluster.kill()
+    replica.kill()
+
+
+def replicas(client: Any, id: str) -> list[str]:
+    """The addresses of a master's replicas, as a node knows them."""
+    known = client.execute_command("CLUSTER NODES")
+    return [address for address, node in known.items() if node["master_id"] == id]
+
+
+def replicates(client: Any, id: str) -> bool:
+    """Whether the node agrees to be that one's replica: it must have heard that it is a master."""
+    try:
+        client.execute_command("CLUSTER REPLICATE", id)
+    except redis.ResponseError:
+        return False
+    return True
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Waits for what will be; the limit only ends a test that has failed."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Turns:
+    """How often a connection turned from sending to waiting: what each call costs over a network."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps: list[str] = []
+        connection: Any = Connection
+        send, read = connection.send_packed_command, connection.read_response
+
+        def sending(connection: Any, *words: Any, **options: Any) -> Any:
+            self.steps.append("send")
+            return send(connection, *words, **options)
+
+        def reading(connection: Any, *words: Any, **options: Any) -> Any:
+            self.steps.append("read")
+            return read(connection, *words, **options)
+
+        monkeypatch.setattr(Connection, "send_packed_command", sending)
+        monkeypatch.setattr(Connection, "read_response", reading)
+
+    def of(self, call: Callable[[], object]) -> tuple[int, int]:
+        """(round trips, writes to any node) of a call."""
+        self.steps.clear()
+        call()
+        trips = sum(pair == ("send", "read") for pair in zip(self.steps, self.steps[1:], strict=False))
+        return trips, self.steps.count("send")
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """What each call to a Redis costs from now on."""
+    return Turns(monkeypatch)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from zhiyin import cli, client, pipeline
+from zhiyin.channels.online import STANDARD
 from zhiyin.data.prepared import Prepared
 from zhiyin.indexes import tune
 from zhiyin.indexes.base import IndexSpec
@@ -26,6 +27,7 @@ from zhiyin.recipe import Recipe
 from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
+from zhiyin.stores.base import Change
 
 VERBS = [
     "demo",
@@ -104,6 +106,19 @@ def shortened(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("epochs = 20", "epochs = 1"))
 
 
+class Broken:
+    """A channel that fails."""
+
+    def tables(self, data: object, neighbourhoods: object) -> dict[str, Any]:
+        return {}
+
+    def knows(self, release: object, seeker: object) -> bool:
+        return True
+
+    def find(self, release: object, tables: object, seekers: list[Any]) -> list[Any]:
+        raise ValueError("broken")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """init → fit → evaluate → publish, each by its verb; the recipe. Publishing took a store and a release."""
@@ -122,7 +137,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert {"YouTubeDNN", "popularity", "item-kNN"} <= set(report.json["metrics"])
     published = zhiyin("publish", recipe, "--json")
     assert published.code == 0, published.err
-    assert published.json["loaded"] == {"items": 40, "profiles": 30, "events": 240}
+    assert published.json["loaded"] == {"items": 40, "newer": 0, "profiles": 30, "events": 240}
     assert published.json["proof"]["overlap"] >= 0.95
     assert Releases(folder / "recipe" / "releases").current() == published.json["release"]
     return recipe
@@ -214,7 +229,7 @@ def test_fit_says_when_the_recipe_is_not_what_was_prepared(recipe: Path) -> None
 def test_load_fills_an_empty_store_and_again_changes_nothing(recipe: Path) -> None:
     shutil.rmtree(recipe.parent / "recipe" / "store")
     done = zhiyin("load", recipe, "--json")
-    assert done.json == {"items": 40, "profiles": 30, "events": 240}
+    assert done.json == {"items": 40, "newer": 0, "profiles": 30, "events": 240}
     assert "240 events" in zhiyin("load", recipe).err
     store = Recipe.read(recipe).store.open()
     state = store.read(["u3"], 100)[0]
@@ -242,7 +257,7 @@ def test_load_gives_each_users_newest_and_every_repeat_in_many_writes(
     store = read.store.open()
     for _ in range(2):
         told = pipeline.load(read, store, lambda *progress: seen.append(progress))
-        assert told == {"items": 2, "profiles": 0, "events": 45}
+        assert told == {"items": 2, "newer": 0, "profiles": 0, "events": 45}
     assert [one for one in seen if one[0] == "events"][:3] == [("events", n, 45) for n in (15, 30, 45)]
     for user in range(3):
         kept = store.read([f"u{user}"], 100)[0].events
@@ -431,6 +446,47 @@ def asked_with_all_that_a_request_can_say(url: str) -> None:
     refused(zhiyin(*asked, "--filter", "categori == 3"), 2, "no attribute 'categori'")
 
 
+def test_an_answer_says_which_channels_it_lacks_who_stood_in_and_how_many_are_missing(recipe: Path) -> None:
+    served = pipeline.serving(Recipe.read(recipe))
+    broken: Any = Broken()
+    online = replace(STANDARD, channels={"broken": broken})
+    with Live(served.releases) as live, running(create(live, served.store, Service(), online=online)) as url:
+        failed = zhiyin("ask", "u3", "--url", url, "-k", "2", "--channel", "deep", "--channel", "broken")
+        assert "without the channel broken: it failed (ValueError); the service's log says more" in failed.err
+        assert "knows nothing" not in failed.err
+        stranger = zhiyin("ask", "nobody", "--url", url, "-k", "2")
+        assert "of this user deep knows nothing: popular answered" in stranger.err
+        beside = zhiyin("ask", "nobody", "--url", url, "-k", "2", "--channel", "item_to_item")
+        assert "of this user item_to_item knows nothing: popular answered" in beside.err
+        assert "knows nothing" not in zhiyin("ask", "nobody", "--url", url, "--channel", "popular").err
+        few = zhiyin("ask", "u3", "--url", url, "-k", "20", "--filter", "title == 'Film 9'", "--seen")
+        assert "1 of 20 candidates: no more were found" in few.err
+        assert "no more were found" not in zhiyin("ask", "u3", "--url", url, "-k", "2").err
+    served.store.close()
+
+
+def test_pruning_releases_prunes_the_changes_that_they_have_absorbed(recipe: Path) -> None:
+    read, late = Recipe.read(recipe), 4_000_000_000_000
+    store = read.store.open()
+    absorbed = [Change("i1", 0, {"title": "old"}), Change("gone", 0, None)]
+    needed = [Change("i2", 0, None), Change("i3", late, {"title": "newer"}), Change("new", 0, {"title": "new"})]
+    store.put_changes([*absorbed, *needed])
+    store.close()
+    assert "removed 2 changes of items from the store, 3 are kept" in zhiyin("releases", recipe, "--prune", "9").err
+    store = read.store.open()
+    assert [change.item for change in store.changes(0, 9).changes] == ["i2", "i3", "new"]
+    store.put_changes([Change("i4", 0, {"title": "old"})])
+    store.close()
+    assert "changes of items" not in zhiyin("releases", recipe).err
+    root = recipe.parent / "recipe" / "releases"
+    vectors = next(root.glob("*/vectors.npy"))
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    done = zhiyin("releases", recipe, "--prune", "9")
+    assert done.code == 0
+    assert "the changes of items are all kept: " in done.err
+    assert "vectors.npy: damaged" in " ".join(done.err.split()).replace(" /", "/")
+
+
 def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:
     served = pipeline.serving(Recipe.read(recipe))
     with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
@@ -514,7 +570,7 @@ def test_metrics_of_an_earlier_model_are_not_published_as_this_ones(recipe: Path
 
 
 def test_a_bug_is_a_sentence_and_its_traceback_is_kept(monkeypatch: pytest.MonkeyPatch, recipe: Path) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **options: object) -> None:
         raise ZeroDivisionError("inside")
 
     monkeypatch.setattr(pipeline, "load", broken)
@@ -538,7 +594,7 @@ def test_one_item_in_the_catalogue_and_users_with_one_event(tmp_path: Path) -> N
     )
     assert zhiyin("fit", recipe).code == 0
     assert zhiyin("evaluate", recipe, "--json").json["catalogue"] == 1
-    assert zhiyin("publish", recipe, "--json").json["loaded"] == {"items": 1, "profiles": 0, "events": 20}
+    assert zhiyin("publish", recipe, "--json").json["loaded"] == {"items": 1, "newer": 0, "profiles": 0, "events": 20}
     served = pipeline.serving(Recipe.read(recipe))
     with Live(served.releases) as live, running(create(live, served.store, Service())) as url:
         new = client.post(f"{url}/v1/retrieve", {"user_id": "new"})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,29 @@ def test_two_round_trips_with_everything_on_and_many_requests(full: Release, eve
         answers = many.retrieve(full, requests)
         assert counting.trips == 2
         assert [len(answer.items) for answer in answers] == [9] * len(requests)
+
+
+SETS = ((), *((name,) for name in ALL), *combinations(ALL, 2), ALL)
+
+
+@pytest.mark.parametrize("user", ["u", "seen only", "stranger", ""], ids=lambda user: user or "nobody")
+def test_at_most_two_round_trips_whatever_is_asked_of_whom(full: Release, everything: Retriever, user: str) -> None:
+    """One for users and one for cards, where they are wanted: for every set of channels, whoever stands in, with and
+    without cards, explanation and diversity."""
+    everything.store.append([event("seen only", "never heard of")])
+    counting = Counting(everything.store)
+    many = replace(everything, store=counting)  # type: ignore[arg-type]
+    stood_in = 0
+    for channels, hydrate, explain, diversity in product(
+        SETS, ((), ("title",)), (False, True), (None, Diversity(0.5, "kind"))
+    ):
+        counting.trips = 0
+        asked = Request(user, k=3, channels=channels, hydrate=hydrate, explain=explain, diversity=diversity)
+        (answer,) = many.retrieve(full, [asked])
+        assert counting.trips == 1 + bool(hydrate or diversity), asked
+        assert len(answer.items) == 3
+        stood_in += "popular" in answer.channel and "popular" not in channels
+    assert (stood_in > 0) == (user != "u")
 
 
 def test_every_channel_and_merge_keeps_out_what_is_seen_excluded_or_filtered(

@@ -5,6 +5,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zhiyin.data import origin, sources
+from zhiyin.data import origin, readers, sources
 from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
@@ -29,6 +30,7 @@ from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
 from zhiyin.release import Arrays, Release
 from zhiyin.releases import Releases
+from zhiyin.service import pruning
 from zhiyin.service.stream import Consumer, Counted
 from zhiyin.stores.base import Event, Store
 from zhiyin.stores.redis import Redis
@@ -387,25 +389,67 @@ Watch = Callable[[str, int, int], None]
 """Told what is being loaded, how many are done, and of how many."""
 
 
-def load(recipe: Recipe, store: Store, watch: Watch = lambda what, done, total: None) -> dict[str, int]:
+def load(
+    recipe: Recipe, store: Store, watch: Watch = lambda what, done, total: None, *, replace_newer: bool = False
+) -> dict[str, int]:
     """Put the prepared data's item cards, profiles, and each user's newest events (as many as the store keeps) into the
-    store; how many of each. Safe to run again: what is there already is there once."""
+    store; how many of each. Safe to run again: what is there already is there once.
+
+    The cards of items that were put or deleted over HTTP since the item table was written stay as they are (`newer`
+    says how many), unless `replace_newer`."""
     data = Prepared.open(recipe.prepared)
+    newer = set() if replace_newer else _changed_since(store, items_as_of(recipe))
+    there = _load_cards(data, store, newer, watch)
     return {
-        "items": _load_cards(data, store, watch),
+        "items": there,
+        "newer": len(data.items) - there,
         "profiles": _load_profiles(data, store, watch),
         "events": _load_events(data, store, recipe.store.keep, watch),
     }
 
 
-def _load_cards(data: Prepared, store: Store, watch: Watch) -> int:
-    total = len(data.items)
+def items_as_of(recipe: Recipe) -> datetime:
+    """The prepared data know what became of items by then: when they were prepared, or when the item table was last
+    written, if that was earlier. Without an item table they know nothing of it."""
+    source, prepared = recipe.source.items, (recipe.prepared / "manifest.json").stat().st_mtime
+    if source is None:
+        return datetime.fromtimestamp(0, UTC)
+    with suppress(DataError, OSError):  # the table may be gone since
+        prepared = min(prepared, max(file.stat().st_mtime for file in readers.find(source)))
+    return datetime.fromtimestamp(int(prepared), UTC)
+
+
+def _changed_since(store: Store, moment: datetime) -> set[str]:
+    """Items that were put after that moment, and those that were deleted, whenever that was."""
+    since, changed, number = 1e3 * moment.timestamp(), set(), 0
+    while page := store.changes(number, CHUNK).changes:
+        changed |= {change.item for change in page if change.values is None or change.time > since}
+        number = page[-1].number
+    return changed
+
+
+def _load_cards(data: Prepared, store: Store, newer: set[str], watch: Watch) -> int:
+    """The cards of all items but the `newer`; how many."""
+    total, loaded = len(data.items), 0
     for start in range(0, total, CHUNK):
         rows = range(start, min(start + CHUNK, total))
-        cards = data.item_table.records(rows.start, rows.stop)
-        store.put_cards(dict(zip(data.items.ids(rows), cards, strict=True)))
+        told = zip(data.items.ids(rows), data.item_table.records(rows.start, rows.stop), strict=True)
+        cards = {item: card for item, card in told if item not in newer}
+        store.put_cards(cards)
+        loaded += len(cards)
         watch("items", rows.stop, total)
-    return total
+    return loaded
+
+
+def prune_changes(recipe: Recipe, now: datetime | None = None) -> pruning.Pruned:
+    """Forget the changes of items that no release which is there needs any more. Raises `ReleaseError` where one of
+    them cannot be opened, `StoreError` where the store does not answer."""
+    releases, store = recipe.releases, recipe.store.open()
+    try:
+        opened = [releases.open(id) for id in releases.ids()]
+        return pruning.prune(store, opened, int(1e3 * (now or datetime.now(UTC)).timestamp()))
+    finally:
+        store.close()
 
 
 def _load_profiles(data: Prepared, store: Store, watch: Watch) -> int:
@@ -508,6 +552,7 @@ def _facts(recipe: Recipe, fitted: "Fitted", split: Split, now: datetime) -> dic
     facts: dict[str, Any] = {
         "created": now.isoformat(timespec="seconds"),
         "prepared": datetime.fromtimestamp(int(prepared), UTC).isoformat(),
+        "items_as_of": items_as_of(recipe).isoformat(),
         "model": spec.used_table(fitted.plan.model, "zhiyin.models"),
         "step": fitted.step,
         "split": split.words,

@@ -150,6 +150,23 @@ def candidates_table(answer: dict[str, Any]) -> Table:
     return table
 
 
+def missing_words(answer: Mapping[str, Any], k: int, channels: Sequence[str]) -> list[str]:
+    """What of an answer is not as one may have thought who asked for `k` candidates of these `channels` (the service's
+    choice, where there are none): a sentence each."""
+    told = []
+    if answer["unknown_items"]:
+        told.append(f"not in this release, and passed over: {', '.join(answer['unknown_items'])}")
+    if "degraded" in answer:
+        told.append(f"the store does not answer; without it: {', '.join(answer['degraded'])}")
+    told += [f"without the channel {one['channel']}: {one['why']}" for one in answer.get("dropped", ())]
+    there = {*answer["channel"].split("+"), *(one["channel"] for one in answer.get("dropped", ()))}
+    asked = channels or ([] if answer["history"] else ["deep"])
+    told += [f"of this user {name} knows nothing: {answer['channel']} answered" for name in asked if name not in there]
+    if len(answer["candidates"]) < k:
+        told.append(f"{len(answer['candidates'])} of {k} candidates: no more were found")
+    return told
+
+
 _MORE: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "near": ("explanation", lambda one: ", ".join(near["item_id"] for near in one["explanation"]["history"])),
     "channels": ("sources", lambda one: ", ".join(source["channel"] for source in one["sources"])),
@@ -272,4 +289,9 @@ def releases_table(releases: Sequence[Mapping[str, Any]]) -> Table:
 
 def stored_words(loaded: Mapping[str, int]) -> str:
     """What was loaded into the store, in a sentence."""
-    return "the store holds " + ", ".join(f"{count:,} {what}" for what, count in loaded.items())
+    held = ", ".join(f"{loaded[what]:,} {what}" for what in ("items", "profiles", "events"))
+    if loaded["newer"]:
+        held += (
+            f"; {loaded['newer']:,} items were put or deleted since, and keep their cards (load --replace: the log's)"
+        )
+    return f"the store holds {held}"

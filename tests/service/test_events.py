@@ -1,8 +1,11 @@
 """Events over HTTP into a real Redis, and everything bad that may come that way."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +21,7 @@ from zhiyin.stores.base import Event, StoreSpec
 from zhiyin.stores.redis import Redis, RedisStore
 
 if TYPE_CHECKING:
-    from conftest import RedisCluster, RedisServer
+    from conftest import RedisCluster, RedisServer, Turns
 
 NOW = 1_800_000_000_000
 SECONDS = NOW / 1000
@@ -181,6 +184,31 @@ def test_no_id_touches_a_key_outside_the_prefix(
         server.delete(*FOREIGN)
 
 
+def test_no_id_of_an_item_touches_a_key_outside_the_prefix(
+    releases: Releases, store: RedisStore, spec: Redis, redis_server: "RedisServer"
+) -> None:
+    told = {"tags": ["a"]}
+    with (
+        redis_server.client() as server,
+        Live(releases, store) as live,
+        running(create(live, store, Service(max_k=60), lambda: NOW)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        server.mset(cast(Any, FOREIGN))
+        before = {key: server.dump(key) for key in cast(Any, server.keys("*"))}
+        body = {"items": [{"item_id": id, "values": told, "card": {id: id}} for id in ODD]}
+        assert client.put("/v1/items", json=body).json()["added"] == len(ODD)
+        for id in ODD:
+            path = "".join(f"%{byte:02x}" for byte in id.encode())
+            assert client.get(f"/v1/items/{path}").json()["card"][id] == id
+            assert client.delete(f"/v1/items/{path}").json() == {"item_id": id, "found": True}
+        new = set(cast(Any, server.keys("*"))) - set(before)
+        assert new
+        assert all(key.startswith(spec.prefix.encode()) for key in new)
+        assert {key: server.dump(key) for key in before} == before
+        server.delete(*FOREIGN)
+
+
 @pytest.mark.parametrize(
     "filter",
     ["(" * 1000 + "title == 'a'" + ")" * 1000, "not " * 1000 + "title == 'a'", " and ".join(["title == 'a'"] * 1000)],
@@ -206,6 +234,36 @@ def test_a_card_of_ten_megabytes_is_refused_by_name(store: RedisStore) -> None:
     with pytest.raises(RequestError, match=r"card of item 'big': 10,000,00\d bytes; expected at most 1,048,576"):
         store.put_cards({"small": {}, "big": {"cover": "x" * 9_999_990}})
     assert store.cards(["small", "big"]) == [None, None]
+
+
+@pytest.mark.parametrize("example", [Redis(), Redis(cluster=("any:1",))], ids=["one", "cluster"])
+def test_a_request_costs_redis_two_round_trips_at_most(
+    example: Redis, placed: Callable[[StoreSpec, Path], StoreSpec], tmp_path: Path, releases: Releases, turns: "Turns"
+) -> None:
+    """Counted where they go over the wire."""
+    store = replace(cast(Redis, placed(example, tmp_path)), card_cache=0).open()
+    store.append([Event("u", f"i{at}", NOW - 100 + at) for at in range(5)])
+    store.put_cards({f"i{at}": {"title": f"title {at}", "room": at % 2} for at in range(60)})
+    with (
+        Live(releases) as live,
+        running(create(live, store, Service(max_k=60), lambda: NOW)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        for user, channels, more, trips in (
+            ("u", [], {}, 1),
+            ("u", [], {"hydrate": ["*"]}, 2),
+            ("u", ["deep", "popular", "item_to_item"], {"hydrate": ["title"], "explain": True, "deadline_ms": 6e4}, 2),
+            ("u", ["deep", "popular"], {"diversity": {"weight": 1, "by": "room"}, "merge": {"by": "calibrated"}}, 2),
+            ("nobody", ["deep", "item_to_item"], {"hydrate": ["title"], "explain": True}, 2),
+            ("", [], {"hydrate": ["title"]}, 1),
+            ("", [], {}, 0),
+        ):
+            asked = {"user_id": user, "k": 40, "channels": channels, **more}
+            counted = turns.of(lambda asked=asked: client.post("/v1/retrieve", json=asked).raise_for_status())  # type: ignore[misc]
+            assert counted[0] == trips, asked
+        events = {"events": [{"user_id": "v", "item_id": f"i{at}"} for at in range(50)]}
+        assert turns.of(lambda: client.post("/v1/events", json=events).raise_for_status())[0] == 1
+    store.close()
 
 
 @pytest.fixture
@@ -292,6 +350,115 @@ def test_while_a_master_of_a_cluster_is_down_requests_go_on(
         until(lambda: not missing())
         for user in users:
             assert send(client, {"user_id": user, "item_id": "i9"})["accepted"] == 1
+    store.close()
+
+
+class Load:
+    """Two threads that post events over HTTP, each batch again until it is accepted; a third that retrieves."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.done = url, threading.Event()
+        self.accepted = [0, 0]
+        self.refused: set[str] = set()
+        self.answers: dict[str, int] = {"whole": 0, "degraded": 0}
+        self.broken: list[BaseException] = []
+        works = [partial(self.write, 0), partial(self.write, 1), self.read]
+        self.threads = [threading.Thread(target=self.work, args=(work,)) for work in works]
+        for thread in self.threads:
+            thread.start()
+
+    def work(self, act: Callable[[httpx.Client], None]) -> None:
+        try:
+            with httpx.Client(base_url=self.url, timeout=20) as client:
+                while not self.done.is_set():
+                    act(client)
+        except BaseException as error:
+            self.broken.append(error)
+
+    def write(self, thread: int, client: httpx.Client) -> None:
+        number = self.accepted[thread]
+        events = [
+            {"user_id": f"{thread}.{user}", "item_id": f"i{number % 60}", "event_id": f"{number}", "time": number}
+            for user in range(6)
+        ]
+        answer = client.post("/v1/events", json={"events": events})
+        if answer.status_code == 200:
+            told = answer.json()
+            assert told["accepted"] + told["duplicates"] == 6
+            self.accepted[thread] += 1
+        else:
+            assert answer.status_code == 503, answer.text
+            self.refused.add(answer.json()["error"]["message"])
+            time.sleep(0.02)
+
+    def read(self, client: httpx.Client) -> None:
+        """Every request is answered, and says what it lacks."""
+        asked = {"user_id": f"0.{self.answers['whole'] % 6}", "k": 5}
+        answer = client.post("/v1/retrieve", json=asked).raise_for_status().json()
+        assert len(answer["candidates"]) == 5
+        assert answer.get("degraded", ["user"]) == ["user"]
+        self.answers["degraded" if "degraded" in answer else "whole"] += 1
+
+    def reach(self, more: int) -> None:
+        """Until each writer had so many more accepted, and as many requests an answer that lacks nothing."""
+        goals, whole = [count + more for count in self.accepted], self.answers["whole"] + more
+        until(
+            lambda: (
+                bool(self.broken)
+                or (all(a >= b for a, b in zip(self.accepted, goals, strict=True)) and self.answers["whole"] >= whole)
+            )
+        )
+
+    def ended(self, store: RedisStore) -> None:
+        """Every accepted event is there once; beside them at most the one that was under way."""
+        self.done.set()
+        for thread in self.threads:
+            thread.join()
+        assert not self.broken, self.broken
+        assert self.refused
+        assert self.answers["degraded"]
+        for writer, accepted in enumerate(self.accepted):
+            for state in store.read([f"{writer}.{user}" for user in range(6)], 1_000_000):
+                ids = [event.id for event in state.events]
+                assert ids in ([f"{at}" for at in range(accepted)], [f"{at}" for at in range(accepted + 1)])
+
+
+def test_a_redis_killed_under_load_and_started_again(releases: Releases, server: "RedisServer") -> None:
+    store = Redis(port=server.port, keep=1_000_000, timeout=1.0).open()
+    with Live(releases) as live, running(create(live, store, Service(), lambda: NOW)) as url:
+        load = Load(url)
+        try:
+            for _ in range(2):
+                load.reach(5)
+                degraded = load.answers["degraded"]
+                server.kill()
+                until(lambda degraded=degraded: load.answers["degraded"] > degraded or bool(load.broken))  # type: ignore[misc]
+                server.start()
+            load.reach(5)
+        finally:
+            load.done.set()
+        load.ended(store)
+    assert all("cannot be reached" in one or "still reads" in one for one in load.refused), load.refused
+    store.close()
+
+
+def test_a_master_of_a_cluster_killed_under_load_whose_replica_takes_over(
+    releases: Releases, replicated: tuple["RedisCluster", "RedisServer"]
+) -> None:
+    cluster, replica = replicated
+    store = Redis(cluster=cluster.addresses, keep=1_000_000, timeout=1.0).open()
+    with Live(releases) as live, running(create(live, store, Service(), lambda: NOW)) as url:
+        load = Load(url)
+        try:
+            load.reach(5)
+            cluster.nodes[1].kill()
+            until(lambda: (load.answers["degraded"] > 0 and bool(load.refused)) or bool(load.broken))
+            load.reach(5)
+        finally:
+            load.done.set()
+        load.ended(store)
+    with replica.client() as client:
+        assert cast(Any, client).info("replication")["role"] == "master"
     store.close()
 
 

@@ -319,8 +319,10 @@ def test_what_cannot_be_is_refused_by_its_path_and_nothing_is_kept(
 
 
 def test_a_body_that_is_too_large_no_json_or_no_utf8_is_refused(client: httpx.Client) -> None:
-    assert (
-        client.put("/v1/items", json={"items": [item("bad", "a", card={"pad": "x" * 10_000_000})]}).status_code == 413
+    answer = client.put("/v1/items", json={"items": [item("bad", "a", card={"pad": "x" * 10_000_000})]})
+    assert (answer.status_code, answer.json()["error"]) == (
+        413,
+        {"message": "the body is larger than 3 MB", "where": "PUT /v1/items"},
     )
     for body in (
         b'{"items": [{"item_id": "\xff", "values": {}}]}',
@@ -331,7 +333,21 @@ def test_a_body_that_is_too_large_no_json_or_no_utf8_is_refused(client: httpx.Cl
     assert client.put("/v1/items", json={"items": [item(f"{at}", "a") for at in range(10_001)]}).status_code == 400
     assert client.request("DELETE", "/v1/items/").json()["error"]["where"] == "item_id"
     assert delete(client, "x" * 1025).status_code == 400
-    assert client.request("DELETE", "/v1/items/%FF").status_code in (200, 400)
+
+
+def test_an_id_in_a_path_that_is_no_utf8_is_refused_and_not_read_as_another(client: httpx.Client) -> None:
+    put(client, item("\ufffd", "a"))
+    for method, path, name in (
+        ("DELETE", "/v1/items/%FF", "item_id"),
+        ("DELETE", "/v1/items/%ED%A0%80", "item_id"),
+        ("GET", "/v1/items/a%C3", "item_id"),
+        ("PUT", "/v1/users/%FF/profile", "user_id"),
+    ):
+        answer = client.request(method, path, json={} if method == "PUT" else None)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["where"], error["expected"]) == (400, name, "UTF-8, percent-encoded")
+        assert error["message"].startswith("the path is not UTF-8: ")
+    assert "\ufffd" in found(client)
 
 
 def test_names_that_the_release_does_not_read_are_told_and_shown_on_the_card(client: httpx.Client) -> None:
@@ -369,7 +385,7 @@ def test_before_any_release_items_are_refused_and_not_kept(tmp_path: Path) -> No
     with replica(Releases(tmp_path), store) as client:
         for answer in (client.put("/v1/items", json={"items": [item("n", "a")]}), delete(client, "n")):
             assert (answer.status_code, "no release is live" in answer.json()["error"]["message"]) == (503, True)
-    assert store.changes(0, 9) == []
+    assert store.changes(0, 9).changes == ()
 
 
 def test_a_service_that_follows_no_store_says_so(releases: Releases) -> None:

@@ -178,7 +178,7 @@ def test_a_card_that_was_dropped_is_gone_and_a_change_that_is_read_tells_of_it(
     here.put_cards({"b": {"at": 2}})
     here.put_changes([Change("a", 1, None), Change("b", 1, {"at": 2})])
     assert here.cards(["a", "b"]) == [None, {"at": 2}]
-    assert [change.item for change in there.changes(0, 10)] == ["a", "b"]
+    assert [change.item for change in there.changes(0, 10).changes] == ["a", "b"]
     assert there.cards(["a", "b"]) == [None, {"at": 2}]
     here.close()
     there.close()

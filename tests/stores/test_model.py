@@ -61,6 +61,25 @@ class Plain:
         return UserState(self.profiles.get(user), tuple(ordered[len(ordered) - min(limit, len(ordered)) :]))
 
 
+class Follower:
+    """Who reads the log of changes on, as a replica does: the last change of each item, the absorbed ones to begin
+    with."""
+
+    def __init__(self) -> None:
+        self.number = self.pruned = 0
+        self.known: dict[str, Change] = {}
+
+    def read(self, store: Store, absorbed: dict[str, Change], pages: int) -> None:
+        for _ in range(pages):
+            page = store.changes(self.number, 2)
+            if page.pruned > max(self.number, self.pruned):
+                self.number, self.pruned, self.known = 0, page.pruned, dict(absorbed)
+                continue
+            for change in page.changes:
+                self.number = change.number
+                self.known[change.item] = replace(change, number=0)
+
+
 class StoreMachine(RuleBasedStateMachine):
     """Every call to the store is also made to the model, and both say the same."""
 
@@ -73,6 +92,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.spec: StoreSpec = type(self).placed(replace(cast(Any, self.example), keep=KEEP), self.folder)
         self.store: Store = self.spec.open()
         self.model = Plain()
+        self.truth: dict[str, Change] = {}
+        self.absorbed: dict[str, Change] = {}
+        self.followers = [Follower(), Follower()]
 
     def teardown(self) -> None:
         self.store.close()
@@ -102,13 +124,36 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.put_changes(batch)
         for change in batch:
             self.model.changes = [kept for kept in self.model.changes if kept.item != change.item] + [change]
+            self.truth[change.item] = change
 
     @rule(seen=st.integers(0, 6), limit=st.integers(0, 5))
     def read_changes(self, seen: int, limit: int) -> None:
         """On from any place where a reader may stand."""
-        all = self.store.changes(0, 100)
+        all = self.store.changes(0, 100).changes
         seen = min(seen, len(all))
-        assert self.store.changes(all[seen - 1].number if seen else 0, limit) == all[seen : seen + limit]
+        page = self.store.changes(all[seen - 1].number if seen else 0, limit)
+        assert page.changes == all[seen : seen + limit]
+
+    @rule(chosen=st.sets(st.integers(0, 6)))
+    def prune(self, chosen: set[int]) -> None:
+        """What goes, a new release has absorbed."""
+        gone = [change for at, change in enumerate(self.store.changes(0, 100).changes) if at in chosen]
+        assert self.store.prune_changes(gone) == len(gone)
+        items = {change.item for change in gone}
+        self.model.changes = [change for change in self.model.changes if change.item not in items]
+        self.absorbed |= {item: self.truth[item] for item in items}
+        assert self.store.prune_changes(gone) == 0
+
+    @rule(follower=st.integers(0, 1), pages=st.integers(1, 3))
+    def follow(self, follower: int, pages: int) -> None:
+        """As a replica does, by pages of two; not always to the end."""
+        self.followers[follower].read(self.store, self.absorbed, pages)
+
+    @rule(follower=st.integers(0, 1))
+    def catch_up(self, follower: int) -> None:
+        """Whatever was pruned when, who has read all knows what is true."""
+        self.followers[follower].read(self.store, self.absorbed, 100)
+        assert self.followers[follower].known == self.truth
 
     @rule(users=st.lists(ids, max_size=4), limit=st.integers(0, KEEP + 1))
     def read(self, users: list[str], limit: int) -> None:
@@ -127,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def everyone_is_as_in_the_model(self) -> None:
         assert self.store.read(IDS, KEEP) == [self.model.state(user, KEEP) for user in IDS]
-        kept = self.store.changes(0, 100)
+        kept = self.store.changes(0, 100).changes
         assert [replace(change, number=0) for change in kept] == self.model.changes
         assert [change.number for change in kept] == sorted({change.number for change in kept})
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
-from redis.connection import Connection
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.recipe import Recipe
@@ -25,12 +24,13 @@ from zhiyin.stores.records import digest
 from zhiyin.stores.redis import Redis
 
 if TYPE_CHECKING:
-    from conftest import RedisCluster, RedisServer
+    from conftest import RedisCluster, RedisServer, Turns
 
 ALLOWED = [
     *("+ping", "+get", "+set", "+mget", "+mset", "+eval", "+evalsha", "+pexpire", "+exists"),
     *("+llen", "+lrange", "+lindex", "+ltrim", "+rpush", "+sismember", "+sadd", "+srem"),
     *("+del", "+time", "+zadd", "+zrevrange", "+zrangebyscore", "+hset", "+hget"),
+    *("+zscore", "+zrem", "+hdel"),
 ]
 Placed = Callable[[StoreSpec, Path], StoreSpec]
 VARIABLE = "ZHIYIN_TEST_PASSWORD"
@@ -63,43 +63,15 @@ def fresh(tmp_path: Path, redis_server: "RedisServer") -> Iterator[Callable[...,
         server.kill()
 
 
-class Turns:
-    """How often a connection turned from sending to waiting: what each call costs over a network."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.steps: list[str] = []
-        connection: Any = Connection
-        send, read = connection.send_packed_command, connection.read_response
-
-        def sending(connection: Any, *words: Any, **options: Any) -> Any:
-            self.steps.append("send")
-            return send(connection, *words, **options)
-
-        def reading(connection: Any, *words: Any, **options: Any) -> Any:
-            self.steps.append("read")
-            return read(connection, *words, **options)
-
-        monkeypatch.setattr(Connection, "send_packed_command", sending)
-        monkeypatch.setattr(Connection, "read_response", reading)
-
-    def of(self, call: Callable[[], object]) -> tuple[int, int]:
-        """(round trips, writes to any node) of a call."""
-        self.steps.clear()
-        call()
-        trips = sum(pair == ("send", "read") for pair in zip(self.steps, self.steps[1:], strict=False))
-        return trips, self.steps.count("send")
-
-
 @pytest.mark.parametrize(("example", "nodes"), [(Redis(), 1), (Redis(cluster=("any:1",)), 3)], ids=["one", "cluster"])
 def test_each_call_is_one_round_trip(
-    example: Redis, nodes: int, placed: Placed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: Redis, nodes: int, placed: Placed, tmp_path: Path, turns: "Turns"
 ) -> None:
     store = placed(example, tmp_path).open()
     users, items = [f"u{at}" for at in range(100)], [f"i{at}" for at in range(200)]
     events = [Event(user, f"i{at}", at, id=f"{at}" if at % 2 else "") for user in users for at in range(5)]
     for _ in range(2):  # every node is connected to and knows the script
         store.append([replace(event, user=f"{event.user}+") for event in events])
-    turns = Turns(monkeypatch)
     assert turns.of(lambda: store.append(events)) == (1, nodes)
     assert turns.of(lambda: store.put_cards({item: {"title": item} for item in items})) == (1, nodes)
     assert turns.of(lambda: store.put_profiles({user: {"age": 1} for user in users})) == (1, nodes)
@@ -108,7 +80,10 @@ def test_each_call_is_one_round_trip(
     store.changes(0, 1)
     store.put_changes([Change("i", 1, {})])
     assert turns.of(lambda: store.put_changes([Change(item, 1, {"title": item}) for item in items])) == (1, 1)
+    kept = store.changes(0, 1000).changes
+    store.prune_changes(kept[:1])
     assert turns.of(lambda: store.changes(0, 1000)) == (1, 1)
+    assert turns.of(lambda: store.prune_changes(kept)) == (1, 1)
     assert turns.of(lambda: store.drop_cards(items[:0])) == (0, 0)
     assert [len(state.events) for state in store.read(users, 50)] == [5] * 100
     assert store.cards(items) == [{"title": item} for item in items]
@@ -135,12 +110,13 @@ def test_no_id_touches_a_key_outside_the_prefix(
         store.put_profiles({id: {"name": id}})
         store.put_cards({id: {"title": id}})
         store.put_changes([Change(id, 1, {"title": id})])
-    assert len(store.changes(0, 99)) == len(ODD)
+    assert len(store.changes(0, 99).changes) == len(ODD)
+    assert store.prune_changes(store.changes(0, 1).changes) == 1
     assert [len(state.events) for state in store.read(ODD, 9)] == [2] * len(ODD)
     assert store.cards(ODD) == [{"title": id} for id in ODD]
     made: Any = {key for node, there in zip(nodes, before, strict=True) for key in set(node.keys()) - there}
-    shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c|\{{items\}}[nv])".encode()
-    assert len(made) == 4 * len(ODD) + 2
+    shape = rf"{re.escape(spec.prefix)}(\{{[0-9a-f]{{32}}\}}[eip]|[0-9a-f]{{32}}:c|\{{items\}}[nvf])".encode()
+    assert len(made) == 4 * len(ODD) + 3
     assert all(re.fullmatch(shape, key) for key in made)
     for node in nodes:
         node.close()
@@ -202,22 +178,22 @@ def test_no_number_of_a_change_is_given_twice_even_where_the_log_was_lost(
     spec = cast(Redis, placed(Redis(), tmp_path))
     store = spec.open()
     store.put_changes([Change(f"i{at}", 1, {}) for at in range(3000)])
-    numbers = [change.number for change in store.changes(0, 5000)]
+    numbers = [change.number for change in store.changes(0, 5000).changes]
     assert len(set(numbers)) == 3000
     with redis_server.client() as client:
         client.zremrangebyrank(f"{spec.prefix}{{items}}n", 1000, -1)
         store.put_changes([Change("new", 1, {})])
-        assert [change.item for change in store.changes(numbers[-1], 9)] == ["new"]
+        assert [change.item for change in store.changes(numbers[-1], 9).changes] == ["new"]
         ahead = 2**52
         client.zadd(f"{spec.prefix}{{items}}n", {digest("new"): ahead})
     store.put_changes([Change("newer", 1, {}), Change("newest", 1, {})])
-    assert [change.number for change in store.changes(ahead, 9)] == [ahead + 1, ahead + 2]
+    assert [change.number for change in store.changes(ahead, 9).changes] == [ahead + 1, ahead + 2]
     store.close()
 
 
 def test_thousands_of_events_of_one_user_in_any_order(placed: Placed, tmp_path: Path) -> None:
     """More than a script may push at once; and placed by time, whatever the order they come in."""
-    store = replace(cast(Redis, placed(Redis(), tmp_path)), keep=4500).open()
+    store = replace(cast(Redis, placed(Redis(), tmp_path)), keep=4500, timeout=60.0).open()
     times = [(at * 7919) % 5003 for at in range(5000)]
     store.append([Event("u", "i", at) for at in times[:100]])
     store.append([Event("u", "i", at) for at in times[100:]])
@@ -242,7 +218,8 @@ def test_a_password_comes_from_the_environment_or_a_file_and_is_never_told(
         store.put_cards({"i": {"title": "t"}})
         assert (store.read(["u"], 9)[0].profile, store.cards(["i"])) == ({"age": 3}, [{"title": "t"}])
         store.put_changes([Change("i", 1, {}), Change("j", 1, None)])
-        assert [change.item for change in store.changes(0, 9)] == ["i", "j"]
+        assert [change.item for change in store.changes(0, 9).changes] == ["i", "j"]
+        assert store.prune_changes(store.changes(0, 1).changes) == 1
         store.drop_cards(["i"])
         assert store.cards(["i"]) == [None]
         told = [repr(one), repr(store), str(vars(store)["_spec"])]
@@ -345,6 +322,53 @@ def test_a_key_of_another_kind_is_told_and_left_alone(
             with pytest.raises(StoreError, match="answered .*WRONGTYPE.* Look at the server"):
                 call()
         assert client.get(key) == b"theirs"
+    store.close()
+
+
+def test_what_too_few_replicas_have_is_not_said_to_be_kept(fresh: Callable[..., "RedisServer"], turns: "Turns") -> None:
+    master = fresh()
+    replica = fresh("--replicaof", f"127.0.0.1 {master.port}")
+    with replica.client() as client:
+        until(lambda: cast(Any, client).info("replication")["master_link_status"] == "up")
+    store = Redis(port=master.port, replicas=1, timeout=1.0).open()
+    direct = Redis(port=replica.port).open()
+    assert store.append([Event("u", "i", 1, id="a"), Event("v", "i", 1)]) == 2
+    assert [len(state.events) for state in direct.read(["u", "v"], 9)] == [1, 1]
+    assert turns.of(lambda: store.append([Event("u", "i", 2)])) == (1, 1)
+    store.put_changes([Change("i", 1, None)])
+    assert len(direct.changes(0, 9).changes) == 1
+    replica.process.send_signal(signal.SIGSTOP)
+    try:
+        for write in (
+            lambda: store.append([Event("u", "j", 3, id="b")]),
+            lambda: store.put_changes([Change("j", 1, {})]),
+        ):
+            with pytest.raises(StoreError, match=r"kept by the master, but 0 of the 1 replicas .* send it again"):
+                write()
+    finally:
+        replica.process.send_signal(signal.SIGCONT)
+    assert store.append([Event("u", "j", 3, id="b"), Event("u", "j", 4)]) == 1
+    assert [event.time for event in direct.read(["u"], 9)[0].events] == [1, 2, 3, 4]
+    assert store.append([]) == 0
+    store.close()
+    direct.close()
+
+
+def test_in_a_cluster_the_replicas_of_each_master_count(
+    replicated: tuple["RedisCluster", "RedisServer"], turns: "Turns"
+) -> None:
+    """The second master has one, the others have none."""
+    cluster, _ = replicated
+    store = Redis(cluster=cluster.addresses, replicas=1, timeout=1.0).open()
+    owners = {f"u{at}": cast(Any, store)._node(store._keys(f"u{at}")[0]) for at in range(30)}
+    safe = [user for user, owner in owners.items() if owner.endswith(f":{cluster.nodes[1].port}")]
+    others = [user for user in owners if user not in safe]
+    assert len(safe) > 1 < len(others)
+    assert store.append([Event(user, "i", 1) for user in safe]) == len(safe)
+    assert turns.of(lambda: store.append([Event(user, "i", 2) for user in safe])) == (1, 1)
+    with pytest.raises(StoreError, match="0 of the 1 replicas"):
+        store.append([Event(user, "i", 1) for user in owners])
+    assert [len(state.events) for state in store.read(others, 9)] == [1] * len(others), "kept, and may be sent again"
     store.close()
 
 
@@ -492,43 +516,6 @@ def test_a_master_of_a_cluster_killed_under_load_comes_back(redis_cluster: "Redi
     load.store.close()
 
 
-@pytest.fixture
-def replicated(tmp_path: Path, redis_cluster: "RedisCluster") -> Iterator[tuple["RedisCluster", "RedisServer"]]:
-    """A Cluster of its own, and a replica of its second master."""
-    cluster = type(redis_cluster)(tmp_path)
-    (tmp_path / "replica").mkdir()
-    master = cluster.nodes[1]
-    replica = type(master)(tmp_path / "replica", *master.words)
-    with replica.client() as client, master.client() as other:
-        asked: Any = client
-        id = cast(Any, other).execute_command("CLUSTER MYID").decode()
-        for node in cluster.nodes:
-            asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
-        until(lambda: replicates(asked, id))
-        until(lambda: asked.info("replication")["master_link_status"] == "up")
-    for node in cluster.nodes:
-        with node.client() as client:
-            until(lambda: replicas(client, id) == [replica.address])
-    yield cluster, replica
-    cluster.kill()
-    replica.kill()
-
-
-def replicas(client: Any, id: str) -> list[str]:
-    """The addresses of a master's replicas, as a node knows them."""
-    known = client.execute_command("CLUSTER NODES")
-    return [address for address, node in known.items() if node["master_id"] == id]
-
-
-def replicates(client: Any, id: str) -> bool:
-    """Whether the node agrees to be that one's replica: it must have heard that it is a master."""
-    try:
-        client.execute_command("CLUSTER REPLICATE", id)
-    except redis.ResponseError:
-        return False
-    return True
-
-
 def test_when_a_master_is_killed_its_replica_takes_over(replicated: tuple["RedisCluster", "RedisServer"]) -> None:
     cluster, replica = replicated
     load = Load(Redis(cluster=cluster.addresses, keep=1_000_000))
@@ -565,6 +552,7 @@ def test_the_call_after_a_restart_works_at_once(fresh: Callable[..., "RedisServe
         ({"ttl_days": -1.0}, r"ttl_days = -1"),
         ({"ttl_days": math.inf}, r"ttl_days = inf"),
         ({"port": 70000}, r"port = 70000"),
+        ({"replicas": -1}, r"\.replicas: -1; expected at least 0"),
         ({"timeout": 0.0}, r"timeout = 0\.0; expected seconds"),
         ({"prefix": "a{b}"}, r"\.prefix: 'a\{b\}'; expected printable text without"),
         ({"prefix": "a\r\n"}, r"\.prefix"),

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from zhiyin import spec
 from zhiyin.errors import RequestError, StoreError
-from zhiyin.stores.base import Change, Event, Store, StoreSpec, UserState
+from zhiyin.stores.base import Change, Event, Page, Store, StoreSpec, UserState
 from zhiyin.stores.redis import Redis
 
 SPECS: list[StoreSpec] = spec.examples("zhiyin.stores")
@@ -120,39 +120,63 @@ def test_dropped_cards_are_gone_and_others_stay(store: Store) -> None:
     assert store.cards(ODD[:2]) == [{}, None]
 
 
-def told(changes: list[Change]) -> list[tuple[str, int, Any]]:
+def told(changes: Sequence[Change]) -> list[tuple[str, int, Any]]:
     return [(change.item, change.time, change.values) for change in changes]
 
 
 def test_changes_come_in_the_order_they_were_put_the_last_of_each_item(store: Store) -> None:
-    assert store.changes(0, 10) == []
+    assert store.changes(0, 10) == Page(())
     store.put_changes([])
     store.put_changes([Change("a", 5, {"tags": ["x"], "at": 2.5}), Change("b", 6, None), Change("c", 7, {})])
-    first = store.changes(0, 10)
+    first = store.changes(0, 10).changes
     assert told(first) == [("a", 5, {"tags": ["x"], "at": 2.5}), ("b", 6, None), ("c", 7, {})]
     assert 0 < first[0].number < first[1].number < first[2].number
     store.put_changes([Change("a", 3, None), Change("d", 8, {}), Change("d", 9, {"n": 1})])
-    assert told(store.changes(first[-1].number, 10)) == [("a", 3, None), ("d", 9, {"n": 1})]
-    assert told(store.changes(0, 10)) == [("b", 6, None), ("c", 7, {}), ("a", 3, None), ("d", 9, {"n": 1})]
+    assert told(store.changes(first[-1].number, 10).changes) == [("a", 3, None), ("d", 9, {"n": 1})]
+    assert told(store.changes(0, 10).changes) == [("b", 6, None), ("c", 7, {}), ("a", 3, None), ("d", 9, {"n": 1})]
 
 
 def test_changes_are_read_page_by_page_to_the_last(store: Store) -> None:
     store.put_changes([Change(f"i{at}", at, {"at": at}) for at in range(25)])
     read: list[Change] = []
-    while page := store.changes(read[-1].number if read else 0, 7):
+    while page := store.changes(read[-1].number if read else 0, 7).changes:
         assert len(page) <= 7
         read += page
     assert told(read) == [(f"i{at}", at, {"at": at}) for at in range(25)]
-    assert store.changes(0, 0) == []
+    assert store.changes(0, 0).changes == ()
 
 
 def test_changes_of_odd_ids_are_told_apart(store: Store) -> None:
     store.put_changes([Change(id, -(2**63) if at % 2 else 2**63 - 1, {"id": id}) for at, id in enumerate(ODD)])
     store.put_changes([Change(ODD[0], 1, None)])
-    assert [(change.item, change.values) for change in store.changes(0, 99)] == [
+    assert [(change.item, change.values) for change in store.changes(0, 99).changes] == [
         *((id, {"id": id}) for id in ODD[1:]),
         (ODD[0], None),
     ]
+
+
+def test_changes_that_are_pruned_are_gone_and_their_numbers_too(store: Store) -> None:
+    store.put_changes([Change(id, 1, {}) for id in "abcd"])
+    a, b, c, d = store.changes(0, 9).changes
+    assert store.prune_changes([]) == 0
+    assert store.changes(0, 9).pruned == 0
+    assert store.prune_changes([c, a, a]) == 2
+    assert store.changes(0, 9) == Page((b, d), c.number)
+    assert store.prune_changes([c, replace(b, number=a.number), Change("never", 1, {}, d.number)]) == 0
+    assert store.changes(b.number, 9) == Page((d,), c.number), "what was pruned stays told"
+    assert store.prune_changes([d, b]) == 2
+    assert store.changes(0, 9) == Page((), d.number)
+    store.put_changes([Change("e", 1, None), Change("a", 2, {})])
+    assert told(store.changes(d.number, 9).changes) == [("e", 1, None), ("a", 2, {})], "no number is given again"
+
+
+def test_an_item_that_was_changed_again_is_not_pruned(store: Store) -> None:
+    store.put_changes([Change("a", 1, {}), Change("b", 1, {})])
+    read = store.changes(0, 9).changes
+    store.put_changes([Change("a", 2, None)])
+    assert store.prune_changes(read) == 1
+    assert told(store.changes(0, 9).changes) == [("a", 2, None)]
+    assert store.changes(0, 9).pruned == read[1].number
 
 
 def test_who_follows_the_changes_of_many_threads_misses_none(store: Store) -> None:
@@ -161,8 +185,8 @@ def test_who_follows_the_changes_of_many_threads_misses_none(store: Store) -> No
 
     def follow() -> list[Change]:
         seen: list[Change] = []
-        while not (done.is_set() and not store.changes(seen[-1].number if seen else 0, 1)):
-            seen += store.changes(seen[-1].number if seen else 0, 100)
+        while not (done.is_set() and not store.changes(seen[-1].number if seen else 0, 1).changes):
+            seen += store.changes(seen[-1].number if seen else 0, 100).changes
         return seen
 
     def put(thread: int) -> None:
@@ -192,7 +216,7 @@ def test_what_the_caller_does_afterwards_changes_nothing(store: Store) -> None:
     values["page"].append("y")
     assert store.read(["u"], 1)[0] == UserState({"tags": ["a"]}, (Event("u", "i", 1, {"page": ["x"]}),))
     assert store.cards(["i"]) == [{"tags": ["a"]}]
-    assert told(store.changes(0, 1)) == [("i", 1, {"tags": ["a"]})]
+    assert told(store.changes(0, 1).changes) == [("i", 1, {"tags": ["a"]})]
 
 
 def test_numbers_and_text_of_numpy_become_plain_json(store: Store) -> None:
@@ -228,7 +252,7 @@ def test_what_is_no_json_is_refused_and_nothing_is_kept(store: Store, values: di
     assert store.cards(["good"]) == [None]
     with pytest.raises(RequestError, match=said.replace("events", "changes")):
         store.put_changes([Change("good", 1, {}), Change("bad", 1, values)])
-    assert store.changes(0, 9) == []
+    assert store.changes(0, 9).changes == ()
 
 
 @pytest.mark.parametrize(
@@ -309,6 +333,7 @@ def test_a_closed_store_says_so_and_closing_twice_is_harmless(store: Store) -> N
         lambda: store.drop_cards(["i"]),
         lambda: store.put_changes([Change("i", 1, {})]),
         lambda: store.changes(0, 1),
+        lambda: store.prune_changes([Change("i", 1, {}, 1)]),
         lambda: store.put_profiles({"u": {}}),
     ]
     for call in calls:

@@ -10,7 +10,7 @@ from zhiyin import client
 from zhiyin.cli.options import Json
 from zhiyin.cli.terminal import console
 from zhiyin.errors import RequestError
-from zhiyin.screen import candidates_table, say
+from zhiyin.screen import candidates_table, missing_words, say
 
 
 def ask(
@@ -65,10 +65,8 @@ def ask(
             f"{answer['took_ms']:.1f} ms",
             style="dim",
         )
-        if answer["unknown_items"]:
-            console.print(f"not in this release, and passed over: {escape(', '.join(answer['unknown_items']))}")
-        if "degraded" in answer:
-            console.print(f"[yellow]the store does not answer; without it: {', '.join(answer['degraded'])}[/]")
+        for words in missing_words(answer, k, channel or []):
+            console.print(f"[yellow]{escape(words)}[/]")
 
 
 def _named(words: list[str], option: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def publish(
 
     read = opened(recipe)
     pipeline.trained(read)
-    loaded = _load(read) if load and not _forgets(read) else {}  # first: a release goes live with its cards there
+    loaded = _load(read) if load and not forgets(read) else {}  # first: a release goes live with its cards there
     with console.status("building the release") as status:
         release = pipeline.publish(read, watch=lambda words: status.update(f"building the release: {escape(words)}"))
     if as_json:
@@ -40,24 +40,31 @@ def publish(
     say(console, f"next: zhiyin serve {recipe}")
 
 
-def load(recipe: RecipePath, as_json: Json = False) -> None:
+def load(
+    recipe: RecipePath,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The cards of items that were put or deleted since, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Put the log's profiles, latest events and item cards into the store. `publish` does it, too; run it again when
-    the log has grown and was prepared again."""
+    the log has grown and was prepared again. What was put or deleted over HTTP since the item table was written keeps
+    its card."""
     read = opened(recipe)
-    if _forgets(read):
+    if forgets(read):
         raise SpecError(
             "a store in memory is gone when this command ends",
             where=f"{recipe} store",
             remedy='Set [store] use = "lmdb:LMDB".',
         )
-    loaded = _load(read)
+    loaded = _load(read, replace_newer=replace)
     if as_json:
         print(json.dumps(loaded))
     else:
         say(console, stored_words(loaded))
 
 
-def _load(recipe: "Recipe") -> dict[str, int]:
+def _load(recipe: "Recipe", *, replace_newer: bool = False) -> dict[str, int]:
     from zhiyin import pipeline
 
     columns = (TextColumn("loading {task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
@@ -71,12 +78,12 @@ def _load(recipe: "Recipe") -> dict[str, int]:
                     tasks[what] = bar.add_task(what, total=total)
                 bar.update(tasks[what], completed=done)
 
-            return pipeline.load(recipe, store, watch)
+            return pipeline.load(recipe, store, watch, replace_newer=replace_newer)
     finally:
         store.close()
 
 
-def _forgets(recipe: "Recipe") -> bool:
+def forgets(recipe: "Recipe") -> bool:
     """Whether the recipe's store ends with the process."""
     from zhiyin.stores.memory import Memory
 

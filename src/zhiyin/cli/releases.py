@@ -4,13 +4,16 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from zhiyin.cli.options import Json, RecipePath, opened
+from zhiyin.cli.publishing import forgets
 from zhiyin.cli.terminal import console
-from zhiyin.errors import ReleaseError
+from zhiyin.errors import ReleaseError, StoreError
 from zhiyin.screen import releases_table
 
 if TYPE_CHECKING:
+    from zhiyin.recipe import Recipe
     from zhiyin.releases import Releases
 
 
@@ -18,21 +21,26 @@ def releases(
     recipe: RecipePath,
     prune: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Remove all but the newest N, the live one, those pinned or in use.", min=0),
+        typer.Option(
+            metavar="N",
+            help="Remove all but the newest N, the live one, those pinned or in use; and from the store the changes of "
+            "items that all of these have absorbed.",
+            min=0,
+        ),
     ] = None,
     pin: Annotated[str, typer.Option(metavar="ID", help="Keep this one until it is unpinned.")] = "",
     unpin: Annotated[str, typer.Option(metavar="ID", help="No longer keep it.")] = "",
     as_json: Json = False,
 ) -> None:
     """List the releases: which is live, which are pinned or in use by a server, their size and metrics."""
-    there = opened(recipe).releases
+    read = opened(recipe)
+    there = read.releases
     if unpin:
         there.unpin(unpin)
     if pin:
         there.pin(pin)
     if prune is not None:
-        for gone in there.prune(prune):
-            console.print(f"removed {gone}")
+        _prune(read, prune)
     told = _told(there)
     if as_json:
         kept = ("id", "live", "pinned", "in_use", "bytes", "created", "items", "proof", "metrics", "trouble")
@@ -56,6 +64,23 @@ def rollback(
         print(json.dumps({"live": live, "was": before}))
     else:
         console.print(f"live: {live}   (was {before})")
+
+
+def _prune(recipe: "Recipe", keep: int) -> None:
+    """Releases, and then what of the changes of items none of those that are left needs."""
+    from zhiyin import pipeline
+
+    for gone in recipe.releases.prune(keep):
+        console.print(f"removed {gone}")
+    if forgets(recipe):
+        return
+    try:
+        pruned = pipeline.prune_changes(recipe)
+    except (ReleaseError, StoreError) as error:
+        console.print(f"[yellow]the changes of items are all kept: {escape(str(error))}[/]")
+        return
+    if pruned.gone:
+        console.print(f"removed {pruned.gone:,} changes of items from the store, {pruned.kept:,} are kept")
 
 
 def _told(releases: "Releases") -> list[dict[str, Any]]:

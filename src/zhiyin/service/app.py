@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import uvicorn
@@ -123,7 +124,7 @@ class Endpoint:
         return _json(wire.Accepted(new, len(events) - new, self._unknown([event.item for event in events])[:20]))
 
     async def item(self, request: HTTPRequest) -> Response:
-        item = request.path_params["item_id"]
+        item = _path_id(request, "item_id")
         card = (await self._in_pool(lambda: self.store.cards([item])))[0]
         release = self.live.held
         there = release is not None and bool(release.finds([item])[0])
@@ -139,7 +140,7 @@ class Endpoint:
         return _json(wire.Kept(len(there) - sum(there), sum(there), put.unread))
 
     async def delete_item(self, request: HTTPRequest) -> Response:
-        item, now = request.path_params["item_id"], self.clock()
+        item, now = _path_id(request, "item_id"), self.clock()
         return _json(wire.Deleted(item, await self._in_pool(lambda: self.live.delete(items.checked_id(item), now))))
 
     async def profile(self, request: HTTPRequest) -> Response:
@@ -147,7 +148,7 @@ class Endpoint:
             profile = msgspec.json.decode(await self._body(request), type=dict[str, Any])
         except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(f"the body is no profile: {error}", expected="a JSON object") from None
-        user = request.path_params["user_id"]
+        user = _path_id(request, "user_id")
         await self._in_pool(lambda: self.store.put_profiles({user: profile}))
         return _json({"user_id": user})
 
@@ -299,6 +300,16 @@ def _listen(host: str, port: int) -> socket.socket:
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _path_id(request: HTTPRequest, name: str) -> str:
+    """The id in a path. Raises `RequestError` for bytes that are no UTF-8: read leniently, they are another id."""
+    try:
+        unquote_to_bytes(request.scope["raw_path"]).decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the path is not UTF-8: {error}", where=name, expected="UTF-8, percent-encoded") from None
+    id: str = request.path_params[name]
+    return id
 
 
 def _json(body: Any) -> Response:

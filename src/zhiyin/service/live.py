@@ -121,23 +121,31 @@ class Live:
 
     def _adopt(self, release: Release) -> None:
         """Swap to another release, with all that became of its items since."""
-        overlay = Overlay(release)
-        self._read_on(overlay)  # the most of it, while requests and writes go on
+        overlay = self._read_on(Overlay(release))  # the most of it, while requests and writes go on
         with self._turn:
-            self._read_on(overlay)
+            overlay = self._read_on(overlay)
             self._overlay, self._release = overlay, overlay.view()
 
     def _catch_up(self) -> None:
         overlay = self._overlay
-        if overlay is not None and (self._read_on(overlay) or overlay.stale):
-            self._release = overlay.view()
+        if overlay is None:
+            return
+        before, now = overlay.number, self._read_on(overlay)
+        if now is not overlay or now.number != before or now.stale:
+            self._overlay, self._release = now, now.view()
 
-    def _read_on(self, overlay: Overlay) -> bool:
-        """Apply what the store has after the last change that was applied; whether there was any."""
-        before = overlay.number
-        while self._store is not None and (changes := self._store.changes(overlay.number, PAGE)):
-            overlay.apply(changes)
-        return overlay.number != before
+    def _read_on(self, overlay: Overlay) -> Overlay:
+        """The overlay with what the store has after the last change that was applied to it. Where some of that may have
+        been pruned: another one, of the same release, with all that the store has."""
+        while self._store is not None:
+            page = self._store.changes(overlay.number, PAGE)
+            if page.pruned > max(overlay.number, overlay.pruned):
+                overlay = Overlay(overlay.base, pruned=page.pruned)
+            elif page.changes:
+                overlay.apply(page.changes)
+            else:
+                break
+        return overlay
 
     def _is_left_alone(self, id: str) -> bool:
         if id != self._refused:

@@ -50,9 +50,12 @@ class Overlay:
     is shown. A deletion holds, however old, until the item is put again.
     """
 
-    def __init__(self, base: Release, *, spec: IndexSpec = COMPACTED, compact_at: int = COMPACT_AT) -> None:
-        """`spec`: the index that fresh items are built into when they are many; until then search of them is exact."""
-        self.base, self.number = base, 0
+    def __init__(
+        self, base: Release, *, pruned: int = 0, spec: IndexSpec = COMPACTED, compact_at: int = COMPACT_AT
+    ) -> None:
+        """`pruned`: what the store had pruned when its changes were begun to be read, for this. `spec`: the index that
+        fresh items are built into when they are many; until then search of them is exact."""
+        self.base, self.number, self.pruned = base, 0, pruned
         self._as_of = as_of(base)
         self._compact_at = compact_at
         self._layer = Layer(Part(np.arange(base.built, dtype=np.int32), base.vectors, base.index))
@@ -170,7 +173,8 @@ def item_vectors(release: Release, rows: Rows, records: Sequence[Values]) -> Vec
 
 def as_of(release: Release) -> float:
     """Milliseconds since 1970: what was changed by then, the release knows. Before all time where it does not say."""
-    said = release.manifest.get("prepared", release.manifest.get("created"))
+    told = (release.manifest.get(name) for name in ("items_as_of", "prepared", "created"))
+    said = next((one for one in told if one is not None), None)
     return float("-inf") if said is None else 1e3 * datetime.fromisoformat(said).timestamp()
 
 

@@ -41,6 +41,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """`changes` that were read on from some number, by number. `pruned`: the highest number that was ever pruned, 0
+    where none was: who had not yet read so far may have missed it, and reads anew from 0."""
+
+    changes: tuple[Change, ...]
+    pruned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class UserState:
     """One user, read at once. `profile` is None where none was put; `events` are oldest first, in time order (events of
     equal time in order of arrival)."""
@@ -95,9 +104,15 @@ class ItemStore(Protocol):
         Raises `RequestError` for a change that no store can hold, and keeps none of them then."""
         ...
 
-    def changes(self, after: int, limit: int) -> list[Change]:
-        """The first `limit` changes that are kept with numbers above `after`, by number. Who has seen number n and asks
-        for what came after it misses nothing: a number is never seen before a lower one."""
+    def changes(self, after: int, limit: int) -> Page:
+        """The first `limit` changes that are kept with numbers above `after`, and what was pruned by then. Who has seen
+        number n and asks for what came after it misses nothing, unless n is below `Page.pruned`: a number is never seen
+        before a lower one."""
+        ...
+
+    def prune_changes(self, changes: Sequence[Change]) -> int:
+        """Forget these changes, as they were read; all or none. One whose item was changed again since is passed over.
+        No number of theirs is given again. Returns how many went."""
         ...
 
 

@@ -4,7 +4,8 @@ Seven tables. A user's 16-byte digest leads every key, so any id will do, and on
 
     events    digest(user) · time · arrival  →  identity digest, item, time, values, id
     known     digest(user) · digest(identity)  →  nothing: such an event is kept
-    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put or dropped
+    sizes     digest(user)  →  how many events are kept; "cards" → how often cards were put or dropped; "pruned" → the
+              highest number of a change that was pruned
     profiles  digest(user)  →  profile
     cards     digest(item)  →  card
     changes   number  →  item, time, values of a change
@@ -22,7 +23,7 @@ from typing import Any
 import lmdb
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
     checked_cards,
@@ -36,7 +37,7 @@ from zhiyin.stores.records import (
 )
 
 _BIAS = 1 << 63
-_PUTS = b"cards"
+_PUTS, _PRUNED = b"cards", b"pruned"
 _TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards", b"changes", b"latest")
 
 
@@ -131,7 +132,7 @@ class LMDBStore:
         checked = checked_changes(changes)
         with self._transaction(write=True) as transaction:
             cursor = transaction.cursor(db=self._changes)
-            last = int.from_bytes(cursor.key()) if cursor.last() else 0
+            last = max(int.from_bytes(cursor.key()) if cursor.last() else 0, self._pruned(transaction))
             for number, change in enumerate(checked, last + 1):
                 key = digest(change.item)
                 before = transaction.get(key, db=self._latest)
@@ -140,7 +141,7 @@ class LMDBStore:
                 if before is not None:
                     transaction.delete(before, db=self._changes)
 
-    def changes(self, after: int, limit: int) -> list[Change]:
+    def changes(self, after: int, limit: int) -> Page:
         found: list[Change] = []
         with self._transaction() as transaction:
             cursor = transaction.cursor(db=self._changes)
@@ -149,7 +150,14 @@ class LMDBStore:
                 item, time, values = decode(cursor.value())
                 found.append(Change(item, time, values, int.from_bytes(cursor.key())))
                 there = cursor.next()
-        return found
+            return Page(tuple(found), self._pruned(transaction))
+
+    def prune_changes(self, changes: Sequence[Change]) -> int:
+        with self._transaction(write=True) as transaction:
+            gone = [change for change in changes if self._forget(transaction, change)]
+            pruned = max([self._pruned(transaction), *(change.number for change in gone)])
+            transaction.put(_PRUNED, pruned.to_bytes(8), db=self._sizes)
+        return len(gone)
 
     def close(self) -> None:
         """Waits for reads and writes under way."""
@@ -159,6 +167,17 @@ class LMDBStore:
             self._closed = True
             self._idle.wait_for(lambda: not self._transactions)
         _release(self._path)
+
+    def _pruned(self, transaction: Any) -> int:
+        return int.from_bytes(transaction.get(_PRUNED, b"", db=self._sizes))
+
+    def _forget(self, transaction: Any, change: Change) -> bool:
+        """Whether the change was there, as the last of its item."""
+        key, number = digest(change.item), change.number.to_bytes(8)
+        if transaction.get(key, db=self._latest) != number:
+            return False
+        transaction.delete(key, db=self._latest)
+        return bool(transaction.delete(number, db=self._changes))
 
     def _count_put(self, transaction: Any) -> None:
         puts = int.from_bytes(transaction.get(_PUTS, b"", db=self._sizes)) + 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.records import checked_cards, checked_changes, checked_events, checked_profiles, identity
 
 
@@ -40,7 +40,7 @@ class MemoryStore:
         self._profiles: dict[str, Profile] = {}
         self._cards: dict[str, Card] = {}
         self._changes: dict[str, Change] = {}  # by number
-        self._last = 0
+        self._last = self._pruned = 0
         self._closed = False
 
     def append(self, events: Sequence[Event]) -> int:
@@ -84,14 +84,24 @@ class MemoryStore:
                 self._changes.pop(change.item, None)
                 self._changes[change.item] = replace(change, number=self._last)
 
-    def changes(self, after: int, limit: int) -> list[Change]:
+    def changes(self, after: int, limit: int) -> Page:
         with self._open():
             newer: list[Change] = []
             for change in reversed(self._changes.values()):
                 if change.number <= after:
                     break
                 newer.append(change)
-            return newer[::-1][: max(limit, 0)]
+            return Page(tuple(newer[::-1][: max(limit, 0)]), self._pruned)
+
+    def prune_changes(self, changes: Sequence[Change]) -> int:
+        with self._open():
+            there = {change.item: change.number for change in changes}
+            gone = [
+                item for item, number in there.items() if item in self._changes and self._changes[item].number == number
+            ]
+            for item in gone:
+                self._pruned = max(self._pruned, self._changes.pop(item).number)
+            return len(gone)
 
     def close(self) -> None:
         self._closed = True

@@ -1,6 +1,6 @@
 """The store on Redis: one server, one found by Sentinels, or a Cluster. For many replicas of the service.
 
-Six kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
+Seven kinds of keys. An id stands in them as 32 hexadecimal digits, so whatever its characters are, no key lies outside
 the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that is known of a user in one place:
 
     PREFIX{digits}e  a list of the user's events, oldest first: time (8 bytes) · name (17) · item, values, id
@@ -9,13 +9,15 @@ the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that 
     PREFIXdigits:c   the card of an item
     PREFIX{items}n   a sorted set of changed items, 16 bytes each, by the number of their last change
     PREFIX{items}v   a hash of the same: item, time, values
+    PREFIX{items}f   the highest number of a change that was pruned
 
 A change's number is the server's clock in microseconds, or one more than the last: also where a failover lost the last
 changes, no number is given twice. The log of changes lies on one node of a Cluster.
 
 An append is one call of a script for each user: that user's part is kept whole or not at all, but an append that fails
 may have kept the part of one user and not of another. To send the same events again is always safe. As durable as the
-server is set to be: `appendonly yes` with `appendfsync always` loses nothing that was said to be kept.
+server is set to be: `appendonly yes` with `appendfsync always` loses nothing that was said to be kept, unless a replica
+takes over that had not heard of it; `replicas` waits until it has.
 """
 
 import os
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from zhiyin.errors import SpecError, StoreError
-from zhiyin.stores.base import Card, Change, Event, Profile, UserState
+from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
     checked_cards,
@@ -162,24 +164,43 @@ reads one event of the list and pushes."""
 
 CHANGE = """
 local clock, last = redis.call('TIME'), redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-local number = math.max(clock[1] * 1000000 + clock[2], tonumber(last[2] or 0) + 1)
+local pruned = tonumber(redis.call('GET', KEYS[3]) or 0)
+local number = math.max(clock[1] * 1000000 + clock[2], tonumber(last[2] or 0) + 1, pruned + 1)
 for argument = 1, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], string.format('%.0f', number), ARGV[argument])
   redis.call('HSET', KEYS[2], ARGV[argument], ARGV[argument + 1])
   number = number + 1
 end
 """
-"""KEYS: the numbers and the values of changes. ARGV: for each change the item's 16 bytes, and what is kept."""
+"""KEYS: the numbers and the values of changes, and what was pruned. ARGV: for each change the item's 16 bytes, and what
+is kept."""
 
 CHANGES = """
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 for at = 1, #found, 2 do found[at] = redis.call('HGET', KEYS[2], found[at]) end
+found[#found + 1] = redis.call('GET', KEYS[3]) or '0'
 return found
 """
-"""KEYS: the same. ARGV: a number, and how many at most. Returns value, number, value, number, … of what came after."""
+"""KEYS: the same. ARGV: a number, and how many at most. Returns value, number, value, number, … of what came after, and
+what was pruned."""
 
-_SCRIPTS = {sha1(one.encode(), usedforsecurity=False).hexdigest(): one for one in (APPEND, CHANGE, CHANGES)}
-_APPEND, _CHANGE, _CHANGES = _SCRIPTS
+PRUNE = """
+local pruned, gone = tonumber(redis.call('GET', KEYS[3]) or 0), 0
+for at = 1, #ARGV, 2 do
+  local number = redis.call('ZSCORE', KEYS[1], ARGV[at])
+  if number and tonumber(number) == tonumber(ARGV[at + 1]) then
+    redis.call('ZREM', KEYS[1], ARGV[at])
+    redis.call('HDEL', KEYS[2], ARGV[at])
+    pruned, gone = math.max(pruned, tonumber(number)), gone + 1
+  end
+end
+if gone > 0 then redis.call('SET', KEYS[3], string.format('%.0f', pruned)) end
+return gone
+"""
+"""KEYS: the same. ARGV: for each change the item's 16 bytes, and its number. Returns how many went."""
+
+_SCRIPTS = {sha1(one.encode(), usedforsecurity=False).hexdigest(): one for one in (APPEND, CHANGE, CHANGES, PRUNE)}
+_APPEND, _CHANGE, _CHANGES, _PRUNE = _SCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +212,8 @@ class Redis:
     `password_file`, read when the store is opened. `ca`: what signed the servers' certificates, where the system does
     not know it; `certificate` and `key`: what the server wants to see of us. `ttl_days`: after so many days without a
     write a user is forgotten; 0: never. `card_cache`: cards that stay in this process, each up to `card_age` after it
-    was read; what another process puts is seen then. Times are in seconds.
+    was read; what another process puts is seen then. `replicas`: an append, and a change of an item, is said to be kept
+    only when so many replicas of its master have it, too. Times are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -215,6 +237,7 @@ class Redis:
     timeout: float = 2.0
     card_cache: int = 50_000
     card_age: float = 1.0
+    replicas: int = 0
 
     def __post_init__(self) -> None:
         if self.keep < 1 or not 0 <= self.ttl_days < 1e6 or not 0 <= self.db < 2**31 or not 0 < self.port < 65536:
@@ -224,6 +247,8 @@ class Redis:
             )
         if not (0 < self.connect_timeout < 1e6 and 0 < self.timeout < 1e6):
             raise SpecError(f"connect_timeout = {self.connect_timeout}, timeout = {self.timeout}", expected="seconds")
+        if self.replicas < 0:
+            raise SpecError(f"{self.replicas}", where=".replicas", expected="at least 0")
         if self.card_cache < 0 or not 0 < self.card_age < 1e6:
             raise SpecError(
                 f"card_cache = {self.card_cache}, card_age = {self.card_age}", expected="card_cache ≥ 0, seconds > 0"
@@ -274,7 +299,7 @@ class RedisStore:
         for event in checked_events(events):
             parts.setdefault(event.user, []).append(_packed(event))
         keep, ttl = self._spec.keep, self._ttl
-        counts = self._send([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
+        counts = self._keep([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
         return sum(counts)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -328,14 +353,18 @@ class RedisStore:
         for change in checked_changes(changes):
             packed += [digest(change.item), encode((change.item, change.time, change.values))]
         if packed:
-            self._send([("EVALSHA", _CHANGE, 2, *self._log(), *packed)])
+            self._keep([("EVALSHA", _CHANGE, 3, *self._log(), *packed)])
 
-    def changes(self, after: int, limit: int) -> list[Change]:
-        found = self._send([("EVALSHA", _CHANGES, 2, *self._log(), after, max(limit, 0))])[0]
+    def changes(self, after: int, limit: int) -> Page:
+        *found, pruned = self._send([("EVALSHA", _CHANGES, 3, *self._log(), after, max(limit, 0))])[0]
         kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
-        changes = [Change(item, time, values, number) for (item, time, values), number in kept]
+        changes = tuple(Change(item, time, values, number) for (item, time, values), number in kept)
         self._hot.forget(change.item for change in changes)  # its card was put, too
-        return changes
+        return Page(changes, int(pruned))
+
+    def prune_changes(self, changes: Sequence[Change]) -> int:
+        told = [word for change in changes for word in (digest(change.item), change.number)]
+        return int(self._send([("EVALSHA", _PRUNE, 3, *self._log(), *told)])[0]) if told else 0
 
     def close(self) -> None:
         """Waits for calls under way, each of which ends by its timeout at the latest."""
@@ -351,9 +380,10 @@ class RedisStore:
         stem = f"{self._spec.prefix}{{{digest(user).hex()}}}"
         return f"{stem}e", f"{stem}i", f"{stem}p"
 
-    def _log(self) -> tuple[str, str]:
-        """Of the numbers and the values of changes."""
-        return f"{self._spec.prefix}{{items}}n", f"{self._spec.prefix}{{items}}v"
+    def _log(self) -> tuple[str, str, str]:
+        """Of the numbers and the values of changes, and of what was pruned."""
+        stem = f"{self._spec.prefix}{{items}}"
+        return f"{stem}n", f"{stem}v", f"{stem}f"
 
     def _card(self, item: str) -> str:
         return f"{self._spec.prefix}{digest(item).hex()}:c"
@@ -366,13 +396,35 @@ class RedisStore:
         step = 2 * _SET_AT_ONCE
         self._send([("MSET", *flat[start : start + step]) for start in range(0, len(flat), step)])
 
+    def _keep(self, scripts: list[Command]) -> list[Any]:
+        """What the scripts answer, once as many replicas as were asked for have what they wrote. Raises `StoreError`
+        where they are too few."""
+        wanted, most = self._spec.replicas, round(500 * self._spec.timeout)
+        with self._call():
+            keys = {self._node(script[3]): script[3] for script in scripts} if wanted else {}
+        answers = self._send([*scripts, *(("WAIT", wanted, most, key) for key in keys.values())])
+        heard = min(answers[len(scripts) :], default=wanted)
+        if heard < wanted:
+            raise StoreError(
+                f"kept by the master, but {heard} of the {wanted} replicas that should have it do after {most} ms",
+                where=self._spec.place,
+                remedy="Look at the replicas, or lower store.replicas; then send it again: it counts once.",
+            )
+        return answers[: len(scripts)]
+
+    def _node(self, key: str) -> str:
+        """Which node of a Cluster has the key; the one server."""
+        node = self._client.get_node_from_key(key) if self._spec.cluster else None
+        return "" if node is None else str(node.name)
+
     def _send(self, commands: list[Command]) -> list[Any]:
         """The answers, in one round trip; one more where a server does not know the script yet."""
         with self._call():
             answers = self._answers(commands)
             unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                again = self._answers([("EVAL", _SCRIPTS[commands[at][1]], *commands[at][2:]) for at in unknown])
+                unknown += [at for at, command in enumerate(commands) if command[0] == "WAIT"]
+                again = self._answers([_whole(commands[at]) for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
             for answer in answers:
@@ -384,9 +436,10 @@ class RedisStore:
         if not commands:
             return []
         pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
+        for told in commands:
+            key = told[3] if told[0] in ("EVAL", "EVALSHA", "WAIT") else told[1]
+            command = told[:3] if told[0] == "WAIT" else told  # whose key only says which node is meant
             if self._spec.cluster:
-                key = command[3] if command[0].startswith("EVAL") else command[1]
                 node = self._client.get_node_from_key(key)  # said here, or the client asks a server where a script goes
                 pipeline.execute_command(*command, **({} if node is None else {"target_nodes": node}))
             else:
@@ -407,6 +460,11 @@ class RedisStore:
             with self._idle:
                 self._calls -= 1
                 self._idle.notify_all()
+
+
+def _whole(command: Command) -> Command:
+    """A command for a server that does not know the script."""
+    return ("EVAL", _SCRIPTS[command[1]], *command[2:]) if command[0] == "EVALSHA" else command
 
 
 def _packed(event: Event) -> bytes:
