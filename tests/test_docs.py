@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import re
 import runpy
 import shlex
@@ -430,7 +431,7 @@ def written(value: Any) -> str:
     if dataclasses.is_dataclass(value):
         module = type(value).__module__.rpartition(".")[2]
         return f'`{{ use = "{module}:{type(value).__name__}" }}`'
-    return f"`{json.dumps(value)}`"
+    return "`inf`" if value == math.inf else f"`{json.dumps(value)}`"
 
 
 def test_no_page_names_a_file_that_is_not_there() -> None:
