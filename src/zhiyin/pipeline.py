@@ -22,10 +22,11 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.data.tables import Column, Table
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import DataError, SpecError
+from zhiyin.errors import DataError, ReleaseError, SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
+from zhiyin.filters import bitmap
 from zhiyin.indexes.auto import Auto
 from zhiyin.recipe import Recipe
 from zhiyin.release import Arrays, Release
@@ -38,6 +39,7 @@ from zhiyin.stores.redis import Redis
 if TYPE_CHECKING:
     from zhiyin.evaluation.report import Measured, Report
     from zhiyin.evaluation.saved import Comparison
+    from zhiyin.evaluation.through import EndToEnd
     from zhiyin.indexes.base import Vectors
     from zhiyin.indexes.tune import Tuned
     from zhiyin.learning.fit import Fitted, Progress
@@ -254,6 +256,34 @@ def _category(schema: Schema, data: Prepared, slices: Sequence[str]) -> tuple[st
         column = np.empty(len(parted), object)
         column[:] = parted
     return feature.column or feature.name, column
+
+
+def through(
+    recipe: Recipe,
+    *,
+    part: str = "test",
+    ks: Sequence[int] = KS,
+    filter: str = "",
+    remove_seen: bool = True,
+) -> list["EndToEnd"]:
+    """For each k, what the live release's index lets through to the user of what exact search finds; with a `filter`
+    both look among the items that pass it, and others are no targets. Raises `ReleaseError` where nothing is live or
+    what is live was made of another training, `RequestError` for a filter that the release cannot answer, and
+    `DataError` when no held-out query has a target."""
+    fitted = trained(recipe)
+    from zhiyin.evaluation.through import end_to_end
+
+    release = recipe.releases.open()
+    data, split = opened(recipe)
+    if release.manifest.get("step") != fitted.step or len(release.vectors) != len(data.items):
+        raise ReleaseError(
+            f"the live release '{release.id}' was made of another training than the recipe's last",
+            where=str(recipe.releases.root),
+            remedy="Publish again: zhiyin publish RECIPE.",
+        )
+    allowed = bitmap.allowed(release, filter) if filter else None
+    held, scorer = split.test if part == "test" else split.validation, fitted.scorer(data)
+    return [end_to_end(release.index, scorer, data, held, k, allowed=allowed, remove_seen=remove_seen) for k in ks]
 
 
 def _index_part(recipe: Recipe, at: _Evaluation, k: int, remove_seen: bool) -> dict[str, Any] | None:

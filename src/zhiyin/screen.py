@@ -208,6 +208,18 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     return table
 
 
+def through_table(found: Sequence[Mapping[str, Any]], filter: str) -> Table:
+    """What the live release's index lets through, a line for each k."""
+    of = f"among items that pass {escape(filter)}" if filter else "through the live release's index"
+    table = Table(box=None, title=f"{of}, {found[0]['queries']:,} queries", title_style="dim", title_justify="left")
+    for name in ("k", "recall", "exact", "overlap", "ms a query"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        figures = [f"{one[name]:.4f}" for name in ("recall", "exact_recall", "overlap")]
+        table.add_row(str(one["k"]), *figures, f"{one['milliseconds']:.2f}")
+    return table
+
+
 def comparison_table(found: "Comparison", first: str, second: str) -> Table:
     """Two runs: the usual metrics of both (all are in the JSON), the difference with its interval, and p."""
     table = Table("", first, second, "difference", "95 % interval", "p", box=None)

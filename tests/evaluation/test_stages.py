@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from zhiyin import cli, pipeline
 from zhiyin.data.worlds import tastes
-from zhiyin.errors import DataError, SpecError
+from zhiyin.errors import DataError, ReleaseError, RequestError, SpecError
 from zhiyin.recipe import Recipe
 
 RECIPE = """
@@ -107,10 +107,45 @@ def test_two_runs_are_compared(folder: Path) -> None:
         pipeline.compare(short, long, part="validation")
 
 
+def test_what_the_live_release_lets_through_stands_beside_what_there_is(folder: Path) -> None:
+    """Two of eight cells are searched: less is found. With a filter both look among what passes, exactly where little
+    does."""
+    short = Recipe.read(folder / "short.toml")
+    report = pipeline.evaluate(short, ks=(5, 20))
+    for one in pipeline.through(short, ks=(5, 20)):
+        assert one.exact_recall == pytest.approx(report.value("YouTubeDNN", f"recall@{one.k}"))
+        assert one.recall < one.exact_recall
+        assert 0.1 < one.overlap < 1
+    (all_of,) = pipeline.through(short, ks=(120,), filter='category == "group 0"', remove_seen=False)
+    assert (all_of.recall, all_of.overlap) == (1.0, 1.0)
+    assert all_of.queries < report.queries
+    with pytest.raises(RequestError, match="colour"):
+        pipeline.through(short, filter='colour == "red"')
+    with pytest.raises(ReleaseError, match="no release is live"):
+        pipeline.through(Recipe.read(folder / "long.toml"))
+
+
+def test_a_release_of_another_training_is_not_measured(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "events.parquet").touch()
+    text = (folder / "long.toml").read_text().replace('home = "long"', f'home = "{folder / "long"}"')
+    (tmp_path / "other.toml").write_text(f'{text}\n[releases]\nroot = "{folder / "short" / "releases"}"\n')
+    with pytest.raises(ReleaseError, match="was made of another training than the recipe's last"):
+        pipeline.through(Recipe.read(tmp_path / "other.toml"))
+
+
 def test_every_baseline_can_stand_beside_the_model(folder: Path) -> None:
     report = pipeline.evaluate(Recipe.read(folder / "long.toml"), every_baseline=True)
     assert {"EASE", "ALS", "BPR-MF"} < set(report.rows)
     assert all(row["recall@50"] > 50 / 120 for row in report.rows.values())
+
+
+def test_evaluate_says_what_the_release_lets_through(folder: Path) -> None:
+    recipe = str(folder / "short.toml")
+    said = run("evaluate", recipe, "-k", "5", "--filter", 'category == "group 0"')
+    assert 'among items that pass category == "group 0"' in said
+    told = json.loads(run("evaluate", recipe, "-k", "5", "-k", "10", "--through", "--json"))
+    assert [one["k"] for one in told["through"]] == [5, 10]
+    assert "through" not in json.loads(run("evaluate", recipe, "-k", "5", "--json"))
 
 
 def run(*arguments: str) -> str:

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,6 +147,27 @@ def test_a_row_is_encoded_alone_as_in_a_crowd(feature: Feature) -> None:
     crowd = encode_records((one,), list(records))[one.name]
     alone = [encode_records((one,), [record])[one.name] for record in records]
     np.testing.assert_array_equal(np.concatenate(alone), crowd)
+
+
+@every_feature
+@given(
+    texts=st.lists(st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["cn", "fr", "a|b", "b"])), max_size=20),
+    cut=st.integers(0, 20),
+    large=st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_tables_texts_have_the_codes_that_each_has_alone(
+    feature: Feature, texts: list[str | None], cut: int, large: bool
+) -> None:
+    """Whether they come in one part or two, missing ones among them or not."""
+    known, name = fitted(feature), source(feature)
+    kind = pa.large_string() if large else pa.string()
+    parts = pa.chunked_array([pa.array(texts[:cut], kind), pa.array(texts[cut:], kind)])
+    found = encode((known,), Table(pa.table({name: parts})), "items")[known.name]
+    assert found.dtype == known.encode(objects(None)).dtype
+    assert len(found) == len(texts)
+    for code, text in zip(found, texts, strict=True):
+        np.testing.assert_array_equal(code, known.encode(objects(text))[0])
 
 
 @every_feature

@@ -1,6 +1,7 @@
 """Verbs that measure: one model beside baselines, or two beside each other."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 
 from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
-from zhiyin.screen import comparison_table, say, slices_table
+from zhiyin.screen import comparison_table, say, slices_table, through_table
 
 
 def evaluate(
@@ -29,6 +30,12 @@ def evaluate(
     seen: Annotated[
         bool, typer.Option("--seen", help="Items of the history may come back, and count where they are chosen again.")
     ] = False,
+    through: Annotated[
+        bool, typer.Option("--through", help="Also measure what the live release's index finds of it.")
+    ] = False,
+    filter: Annotated[
+        str, typer.Option(help="Through the index, among the items that pass this: 'price < 20'. Implies --through.")
+    ] = "",
     every_baseline: Annotated[
         bool, typer.Option("--every-baseline", help="Also fit EASE, ALS and BPR-MF: minutes on a large log.")
     ] = False,
@@ -53,6 +60,10 @@ def evaluate(
             document, page = found.to_json(), None
         else:
             found, document, page = pipeline.show(read, slices=slices or (), **measure)
+    if through or filter:
+        with console.status("searching the live release's index"):
+            released = pipeline.through(read, part=part, ks=ks, filter=filter, remove_seen=not seen)
+        document["through"] = [asdict(one) for one in released]
     if as_json:
         print(json.dumps(document))
         return
@@ -60,6 +71,8 @@ def evaluate(
     if slices:
         console.print(slices_table(document["slices"], slices))
     say(console, found.words, style="dim")
+    if "through" in document:
+        console.print(through_table(document["through"], filter))
     if page:
         say(console, f"page: {page}")
 

@@ -42,6 +42,20 @@ class Table(Mapping[str, Column]):
     def __len__(self) -> int:
         return len([name for name in self._arrow.column_names if name])
 
+    def texts(self, name: str) -> tuple[Column, NDArray[np.int64]] | None:
+        """A column of text as its distinct values, the last of them None, and where each row's stands among them; None
+        for a column of anything else."""
+        column = self._arrow.column(name)
+        if not len(column) or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return None
+        chunks = column.dictionary_encode().unify_dictionaries().chunks
+        found = chunks[0].dictionary.to_pylist()
+        distinct = np.empty(len(found) + 1, object)
+        distinct[:-1] = found
+        return distinct, np.concatenate(
+            [one.indices.fill_null(len(found)).to_numpy() for one in chunks], dtype=np.int64
+        )
+
     @property
     def length(self) -> int:
         """How many rows each column has."""

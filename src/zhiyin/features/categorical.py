@@ -6,16 +6,12 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from zhiyin.data.tables import Column
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError, SpecError
 from zhiyin.features.base import Codes
-
-MANY = 1024
-"""From so many values on, each distinct text is looked up once: for a few, that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,6 @@ class Categorical:
 
     def encode(self, values: Column) -> NDArray[np.int32]:
         """[n] codes."""
-        if len(values) >= MANY and (coded := _dictionary(values)) is not None:
-            distinct = [self._codes.get(one, UNKNOWN) for one in coded.dictionary.to_pylist()]
-            places = coded.indices.fill_null(len(distinct)).to_numpy()  # the last is what is missing
-            return np.asarray(np.array([*distinct, UNKNOWN], np.int32)[places])
         codes = self._codes
         found = (UNKNOWN if missing(v) else codes.get(word(v), UNKNOWN) for v in values)
         return np.fromiter(found, np.int32, len(values))
@@ -60,17 +52,6 @@ class Categorical:
     @cached_property
     def _codes(self) -> dict[str, int]:
         return {value: code for code, value in enumerate(self.values)}
-
-
-def _dictionary(values: Column) -> pa.DictionaryArray | None:
-    """Text and missing values as Arrow's distinct values and where they stand; None for all else."""
-    if values.dtype != object:
-        return None
-    try:
-        arrow = pa.array(values, from_pandas=True)
-    except (pa.ArrowException, UnicodeError, OverflowError):
-        return None
-    return arrow.dictionary_encode() if pa.types.is_string(arrow.type) else None
 
 
 def word(value: object) -> str:

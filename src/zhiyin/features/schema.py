@@ -9,7 +9,7 @@ import numpy as np
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
-from zhiyin.data.tables import Column
+from zhiyin.data.tables import Column, Table
 from zhiyin.errors import SpecError
 from zhiyin.features.bag import Bag
 from zhiyin.features.base import Encoded, Feature
@@ -107,6 +107,10 @@ def source(feature: Feature) -> str:
 
 def column(table: Mapping[str, Column], feature: Feature, where: str) -> Column:
     """A feature's column. Raises `SpecError` naming the nearest column when there is none."""
+    return table[_there(table, feature, where)]
+
+
+def _there(table: Mapping[str, Column], feature: Feature, where: str) -> str:
     name = source(feature)
     if name not in table:
         raise SpecError(
@@ -115,12 +119,21 @@ def column(table: Mapping[str, Column], feature: Feature, where: str) -> Column:
             expected=f"one of {', '.join(table)}" if len(table) else "a table with columns (there is none)",
             remedy="Add it to data.columns, and prepare again." if where == "events" else "",
         )
-    return table[name]
+    return name
 
 
 def encode(features: tuple[Feature, ...], table: Mapping[str, Column], where: str) -> dict[str, Encoded]:
-    """Every feature's codes or values, by name."""
-    return {f.name: f.encode(column(table, f, where)) for f in features}
+    """Every feature's codes or values, by name. What a text is encoded as does not depend on the others: each of a
+    table's distinct ones is encoded once."""
+    return {f.name: _encoded(f, table, _there(table, f, where)) for f in features}
+
+
+def _encoded(feature: Feature, table: Mapping[str, Column], name: str) -> Encoded:
+    texts = table.texts(name) if isinstance(table, Table) else None
+    if texts is None:
+        return feature.encode(table[name])
+    distinct, places = texts
+    return feature.encode(distinct)[places]
 
 
 def encode_records(features: tuple[Feature, ...], records: list[Mapping[str, Any]]) -> dict[str, Encoded]:
