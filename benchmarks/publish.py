@@ -27,7 +27,7 @@ from machine import machine, printed
 RESULTS = Path(__file__).parent / "results" / "publish.json"
 ID = "20260101-000000-0001"
 USERS, EVENTS_AN_ITEM = 100_000, 2
-TURN = 4
+TURN = 10
 
 
 def main() -> None:

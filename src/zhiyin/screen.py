@@ -208,15 +208,20 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     return table
 
 
-def through_table(found: Sequence[Mapping[str, Any]], filter: str) -> Table:
+def through_words(found: Sequence[Mapping[str, Any]], filter: str) -> str:
+    """What `through_table` is about."""
+    among = f", among items that pass {filter}" if filter else ""
+    return f"through the live release's index, beside exact search{among}: {found[0]['queries']:,} queries"
+
+
+def through_table(found: Sequence[Mapping[str, Any]]) -> Table:
     """What the live release's index lets through, a line for each k."""
-    of = f"among items that pass {escape(filter)}" if filter else "through the live release's index"
-    table = Table(box=None, title=f"{of}, {found[0]['queries']:,} queries", title_style="dim", title_justify="left")
+    table = Table(box=None)
     for name in ("k", "recall", "exact", "overlap", "ms a query"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         figures = [f"{one[name]:.4f}" for name in ("recall", "exact_recall", "overlap")]
-        table.add_row(str(one["k"]), *figures, f"{one['milliseconds']:.2f}")
+        table.add_row(str(one["k"]), *figures, f"{one['milliseconds']:.3g}")
     return table
 
 

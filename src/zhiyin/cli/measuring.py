@@ -9,7 +9,7 @@ import typer
 
 from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
-from zhiyin.screen import comparison_table, say, slices_table, through_table
+from zhiyin.screen import comparison_table, say, slices_table, through_table, through_words
 
 
 def evaluate(
@@ -72,7 +72,8 @@ def evaluate(
         console.print(slices_table(document["slices"], slices))
     say(console, found.words, style="dim")
     if "through" in document:
-        console.print(through_table(document["through"], filter))
+        say(console, through_words(document["through"], filter))
+        console.print(through_table(document["through"]))
     if page:
         say(console, f"page: {page}")
 

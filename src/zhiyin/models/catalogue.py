@@ -19,7 +19,7 @@ from zhiyin.models.base import Items, RetrievalModel
 READ = 32_768
 """Items that are read and encoded at a time: fewer, and what each time costs shows."""
 
-BLOCK = 4096
+BLOCK = 8192
 """Items in a tower at a time: what their way through it needs stays in the processor's cache."""
 
 
