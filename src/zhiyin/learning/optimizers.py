@@ -19,12 +19,12 @@ class Optimizer:
     over all of training's steps, "none" leaves them.
     """
 
-    lr: float = 0.001
-    table_lr: float = 0.003
+    lr: float = 0.002
+    table_lr: float = 0.006
     tables: Literal["lazy-adam", "rowwise-adagrad"] = "lazy-adam"
     weight_decay: float = 0.0
     clip: float = 0.0
-    decay: Literal["none", "linear"] = "none"
+    decay: Literal["none", "linear"] = "linear"
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.table_lr > 0 and math.isfinite(self.lr + self.table_lr)):
