@@ -14,7 +14,7 @@ from zhiyin.evaluation.histories import pasts
 from zhiyin.evaluation.metrics import recall
 from zhiyin.evaluation.ranking import VectorScorer
 from zhiyin.evaluation.targets import targets
-from zhiyin.indexes.base import Allowed, Hits, Index
+from zhiyin.indexes.base import Allowed, Hits, Searchable
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 
@@ -36,7 +36,7 @@ class EndToEnd:
 
 
 def end_to_end(
-    index: Index,
+    index: Searchable,
     scorer: VectorScorer,
     data: Prepared,
     held: HeldOut,
@@ -69,7 +69,7 @@ def end_to_end(
 
 
 def _search(
-    index: Index,
+    index: Searchable,
     scorer: VectorScorer,
     data: Prepared,
     starts: Events,
