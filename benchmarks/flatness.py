@@ -92,7 +92,7 @@ def child(size: int, given: argparse.Namespace) -> dict[str, Any]:
     plan = Plan(
         YouTubeDNN(dim=DIM, hidden=(256, 128)),
         Popularity(512, power=1.0),
-        optimizer=Optimizer(tables="rowwise-adagrad", table_lr=0.05),
+        optimizer=Optimizer(tables="rowwise-adagrad", table_lr=0.05, decay="none"),
         training=Training(batch_size=4096, device="cpu"),
     )
     Path("/proc/self/clear_refs").write_text("5")  # peak memory counts from here

@@ -158,7 +158,7 @@ def replayed(world: World, recipe: Recipe, most: int) -> dict[str, Any]:
     order = order[:most] if most else order
     served = pipeline.serving(recipe)
     try:
-        pipeline._load_cards(data, served.store, set(), lambda *_: None)
+        pipeline._load_cards(data, served.store, None, lambda *_: None)
         pipeline._load_profiles(data, served.store, lambda *_: None)
         loaded(data, np.flatnonzero(log.times < cut), served.store)
         with Live(served.releases) as live, running(create(live, served.store, recipe.service)) as url:

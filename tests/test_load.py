@@ -73,16 +73,53 @@ def test_what_was_changed_since_keeps_its_card(recipe: Recipe, store: Store, mon
 def test_a_table_that_is_written_and_prepared_anew_is_the_newer(recipe: Recipe, store: Store) -> None:
     change(store, "i1", WRITTEN + 1, "newer")
     os.utime(recipe.path.parent / "items.csv", (WRITTEN + 2, WRITTEN + 2))
+    assert pipeline.load(recipe, store)["newer"] == 1
+    pipeline.prepare(recipe)
     assert pipeline.load(recipe, store)["newer"] == 0
     assert titles(store)[1] == "of the table"
 
 
-def test_items_are_known_as_of_the_table_or_the_preparation_whichever_is_earlier(recipe: Recipe) -> None:
-    items, manifest = recipe.path.parent / "items.csv", recipe.prepared / "manifest.json"
-    assert pipeline.items_as_of(recipe) == datetime.fromtimestamp(WRITTEN, UTC)
-    os.utime(manifest, (WRITTEN - 5, WRITTEN - 5))
-    assert pipeline.items_as_of(recipe) == datetime.fromtimestamp(WRITTEN - 5, UTC)
-    items.unlink()
-    assert pipeline.items_as_of(recipe) == datetime.fromtimestamp(WRITTEN - 5, UTC)
-    bare = Recipe.of({"home": "home", "data": {"events": "log.csv"}}, recipe.path)
+def test_what_is_changed_while_the_log_is_loaded_is_newer_too(
+    recipe: Recipe, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 2)
+
+    def watch(what: str, done: int, total: int) -> None:
+        if (what, done) == ("items", 2):
+            change(store, "i4", WRITTEN + 1, "newer")
+            change(store, "i5", WRITTEN + 1, None)
+
+    assert pipeline.load(recipe, store, watch)["newer"] == 2
+    assert titles(store) == ["of the table"] * 4 + ["newer", None]
+
+
+def test_items_are_known_as_of_the_table_that_was_read(recipe: Recipe) -> None:
+    """Not as of one that was written since; nor of the preparation, which may have read an old table."""
+    items = recipe.path.parent / "items.csv"
+    assert pipeline.items_as_of(recipe).timestamp() == WRITTEN
+    os.utime(items, (WRITTEN + 5, WRITTEN + 5))
+    assert pipeline.items_as_of(recipe).timestamp() == WRITTEN
+    pipeline.append(recipe, added(recipe, 10))
+    assert pipeline.items_as_of(recipe).timestamp() == WRITTEN + 5
+    os.utime(items, (2**33, 2**33))
+    before = datetime.now(UTC).timestamp()
+    pipeline.prepare(recipe)
+    assert int(before) <= pipeline.items_as_of(recipe).timestamp() <= datetime.now(UTC).timestamp()
+    (recipe.prepared / "items_as_of.json").unlink()  # prepared before that was kept
+    os.utime(recipe.prepared / "manifest.json", (WRITTEN, WRITTEN))
+    assert pipeline.items_as_of(recipe).timestamp() == WRITTEN
+
+
+def test_without_a_table_nothing_is_known_of_items(recipe: Recipe) -> None:
+    bare = Recipe.of({"home": "bare", "data": {"events": "log.csv"}}, recipe.path)
+    pipeline.prepare(bare)
     assert pipeline.items_as_of(bare).timestamp() == 0
+    pipeline.append(bare, added(recipe, 20))
+    assert pipeline.items_as_of(bare).timestamp() == 0
+
+
+def added(recipe: Recipe, at: int) -> Path:
+    """A file with one more event."""
+    path = recipe.path.parent / f"more{at}.csv"
+    path.write_text(f"user,item,time\nu0,i1,{at}\n")
+    return path

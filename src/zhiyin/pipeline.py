@@ -5,8 +5,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zhiyin.data import origin, readers, sources
+from zhiyin.data import origin, sources
 from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
@@ -222,12 +221,13 @@ def _others(recipes: Sequence[Recipe], data: Prepared, split: Split, first: str)
         if not _same_queries(data, split, its, other):
             raise DataError(
                 "its log or its split is another one, and so are its queries",
-                where=recipe.path.name,
+                where=str(recipe.path),
                 remedy="Give both recipes the same [data] and [split], and prepare both.",
             )
         name = type(fitted.plan.model).__name__
-        taken = name == first or name in scorers
-        scorers[f"{name} ({recipe.path.stem})" if taken else name] = fitted.scorer(its)
+        labels = (name, f"{name} ({recipe.path.stem})", f"{name} ({recipe.path})")
+        label = next((one for one in labels if one != first and one not in scorers), labels[-1])
+        scorers[label] = fitted.scorer(its)
     return scorers
 
 
@@ -275,15 +275,24 @@ def through(
 
     release = recipe.releases.open()
     data, split = opened(recipe)
-    if release.manifest.get("step") != fitted.step or len(release.vectors) != len(data.items):
+    scorer = fitted.scorer(data)
+    if not _is_of(release, scorer):
         raise ReleaseError(
             f"the live release '{release.id}' was made of another training than the recipe's last",
             where=str(recipe.releases.root),
             remedy="Publish again: zhiyin publish RECIPE.",
         )
     allowed = bitmap.allowed(release, filter) if filter else None
-    held, scorer = split.test if part == "test" else split.validation, fitted.scorer(data)
+    held = split.test if part == "test" else split.validation
     return [end_to_end(release.index, scorer, data, held, k, allowed=allowed, remove_seen=remove_seen) for k in ks]
+
+
+def _is_of(release: Release, scorer: "TowerScorer") -> bool:
+    """Whether a release was made of this training: by some of its vectors."""
+    if release.vectors.shape != tuple(scorer.items.shape):
+        return False
+    some = np.linspace(0, len(release.vectors) - 1, 100).astype(np.int64)
+    return bool(np.allclose(release.vectors[some], scorer.items[some].cpu().numpy(), atol=1e-3))
 
 
 def _index_part(recipe: Recipe, at: _Evaluation, k: int, remove_seen: bool) -> dict[str, Any] | None:
@@ -428,8 +437,8 @@ def load(
     The cards of items that were put or deleted over HTTP since the item table was written stay as they are (`newer`
     says how many), unless `replace_newer`."""
     data = Prepared.open(recipe.prepared)
-    newer = set() if replace_newer else _changed_since(store, items_as_of(recipe))
-    there = _load_cards(data, store, newer, watch)
+    changed = None if replace_newer else _Newer(store, 1e3 * items_as_of(recipe).timestamp())
+    there = _load_cards(data, store, changed, watch)
     return {
         "items": there,
         "newer": len(data.items) - there,
@@ -439,30 +448,37 @@ def load(
 
 
 def items_as_of(recipe: Recipe) -> datetime:
-    """The prepared data know what became of items by then: when they were prepared, or when the item table was last
-    written, if that was earlier. Without an item table they know nothing of it."""
-    source, prepared = recipe.source.items, (recipe.prepared / "manifest.json").stat().st_mtime
-    if source is None:
-        return datetime.fromtimestamp(0, UTC)
-    with suppress(DataError, OSError):  # the table may be gone since
-        prepared = min(prepared, max(file.stat().st_mtime for file in readers.find(source)))
-    return datetime.fromtimestamp(int(prepared), UTC)
+    """The prepared data know what became of items by then: when the item table that they were made of was last written
+    before it was read. Without an item table they know nothing of it."""
+    known = origin.items_as_of(recipe.prepared)
+    if known is None:  # prepared before that was kept
+        known = (recipe.prepared / "manifest.json").stat().st_mtime
+    return datetime.fromtimestamp(int(known), UTC)
 
 
-def _changed_since(store: Store, moment: datetime) -> set[str]:
-    """Items that were put after that moment, and those that were deleted, whenever that was."""
-    since, changed, number = 1e3 * moment.timestamp(), set(), 0
-    while page := store.changes(number, CHUNK).changes:
-        changed |= {change.item for change in page if change.values is None or change.time > since}
-        number = page[-1].number
-    return changed
+@dataclass
+class _Newer:
+    """Items that were put after the moment `since` (milliseconds), and those that were deleted, whenever that was."""
+
+    store: Store
+    since: float
+    items: set[str] = field(default_factory=set)
+    _number: int = 0
+
+    def read_on(self) -> set[str]:
+        """All of them by now."""
+        while page := self.store.changes(self._number, CHUNK).changes:
+            self.items |= {one.item for one in page if one.values is None or one.time > self.since}
+            self._number = page[-1].number
+        return self.items
 
 
-def _load_cards(data: Prepared, store: Store, newer: set[str], watch: Watch) -> int:
-    """The cards of all items but the `newer`; how many."""
+def _load_cards(data: Prepared, store: Store, changed: _Newer | None, watch: Watch) -> int:
+    """The cards of all items but the `changed`; how many. What is changed meanwhile is read before each chunk."""
     total, loaded = len(data.items), 0
     for start in range(0, total, CHUNK):
         rows = range(start, min(start + CHUNK, total))
+        newer = changed.read_on() if changed else ()
         told = zip(data.items.ids(rows), data.item_table.records(rows.start, rows.stop), strict=True)
         cards = {item: card for item, card in told if item not in newer}
         store.put_cards(cards)

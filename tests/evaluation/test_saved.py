@@ -86,6 +86,18 @@ def test_other_queries_are_refused_with_the_numbers(measured: Measured, data: Pr
         compare(saved, later)
 
 
+def test_runs_that_treat_seen_items_otherwise_are_not_compared(
+    measured: Measured, data: Prepared, split: Split
+) -> None:
+    """Though they ask the same queries for the same targets."""
+    saved = Saved.of(measured, data)
+    kept = Saved.of(measure({"p": Popularity().fit(data, split)}, data, split.test, ks=(5,), remove_seen=False), data)
+    other = replace(saved, protocol=kept.protocol)
+    with pytest.raises(DataError, match="one run let items of the history come back, the other did not.*--seen"):
+        compare(saved, other)
+    assert compare(other, other).metrics
+
+
 def test_a_wrong_scorer_and_a_missing_or_foreign_file(measured: Measured, data: Prepared, tmp_path: Path) -> None:
     saved = Saved.of(measured, data)
     with pytest.raises(DataError, match=r"no scorer 'popular' \(did you mean 'popularity'\?\)"):

@@ -108,13 +108,12 @@ def test_two_runs_are_compared(folder: Path) -> None:
 
 
 def test_what_the_live_release_lets_through_stands_beside_what_there_is(folder: Path) -> None:
-    """Two of eight cells are searched: less is found. With a filter both look among what passes, exactly where little
-    does."""
+    """Two of eight cells are searched: not all is found. With a filter both look among what passes, exactly where
+    little does."""
     short = Recipe.read(folder / "short.toml")
     report = pipeline.evaluate(short, ks=(5, 20))
     for one in pipeline.through(short, ks=(5, 20)):
         assert one.exact_recall == pytest.approx(report.value("YouTubeDNN", f"recall@{one.k}"))
-        assert one.recall < one.exact_recall
         assert 0.1 < one.overlap < 1
     (all_of,) = pipeline.through(short, ks=(120,), filter='category == "group 0"', remove_seen=False)
     assert (all_of.recall, all_of.overlap) == (1.0, 1.0)

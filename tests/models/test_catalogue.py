@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from zhiyin import spec
 from zhiyin.data.prepared import Prepared
-from zhiyin.data.tables import Column, Table
+from zhiyin.data.tables import Table
 from zhiyin.features.bag import Bag
-from zhiyin.features.base import Encoded
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Schema, encode
@@ -83,18 +83,17 @@ def test_what_fails_while_a_block_is_made_is_raised(examples: Examples, data: Pr
 
 def test_no_more_than_a_block_of_the_table_is_read_at_once(wide: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    original = Categorical.encode
 
-    def counting(self: Categorical, values: Column) -> Encoded:
-        read.append(len(values))
-        return original(self, values)
+    def counting(part: pa.Table) -> Table:
+        read.append(len(part))
+        return Table(part)
 
     schema = fitted(wide)
-    monkeypatch.setattr(Categorical, "encode", counting)
+    monkeypatch.setattr(catalogue, "Table", counting)
     model = DSSM(dim=8, hidden=(8,)).build(schema, 60).eval()
     blocks = item_blocks(schema, wide, 16)
     assert item_vectors(model, next(blocks)).shape == (16, 8)
-    assert read == [16] * 3
+    assert read == [16]
     assert sum(len(block.rows) for block in blocks) == 44
     assert max(read) == 16
 

@@ -71,6 +71,26 @@ def test_one_that_cannot_read_anew_keeps_what_it_knew_and_tries_again(releases: 
     assert (live.store_trouble, live.release.finds(["i1", "i2"]).tolist()) == ("", [True, False])
 
 
+def test_what_was_read_before_the_store_went_away_is_shown_when_it_is_back(releases: Releases) -> None:
+    """The first page was applied when the second could not be read."""
+    store = Memory().open()
+    live = Live(releases, store)
+    store.put_changes([Change("i1", 0, None)])
+    changes, pages = store.changes, [0]
+
+    def failing(after: int, limit: int) -> Page:
+        pages[0] += 1
+        if pages[0] == 2:
+            raise OSError("gone")
+        return changes(after, limit)
+
+    store.changes = failing  # type: ignore[method-assign]
+    live.follow()
+    assert (live.store_trouble, live.release.finds(["i1"]).tolist()) == ("gone", [True])
+    live.follow()
+    assert (live.store_trouble, live.release.finds(["i1"]).tolist()) == ("", [False])
+
+
 def test_what_every_release_has_may_go_and_nothing_else(release: Release) -> None:
     older = replace(
         release,

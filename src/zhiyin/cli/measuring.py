@@ -54,15 +54,17 @@ def evaluate(
         "remove_seen": not seen,
         "beside": others,
     }
+    released = []
+    if through or filter:  # first: what is wrong with the release or the filter is said at once
+        with console.status("searching the live release's index"):
+            released = pipeline.through(read, part=part, ks=ks, filter=filter, remove_seen=not seen)
     with console.status("evaluating, exactly, over the whole catalogue"):
         if not (report or slices):
             found = pipeline.evaluate(read, **measure)
             document, page = found.to_json(), None
         else:
             found, document, page = pipeline.show(read, slices=slices or (), **measure)
-    if through or filter:
-        with console.status("searching the live release's index"):
-            released = pipeline.through(read, part=part, ks=ks, filter=filter, remove_seen=not seen)
+    if released:
         document["through"] = [asdict(one) for one in released]
     if as_json:
         print(json.dumps(document))

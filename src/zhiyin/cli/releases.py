@@ -9,7 +9,7 @@ from rich.markup import escape
 from zhiyin.cli.options import Json, RecipePath, opened
 from zhiyin.cli.publishing import forgets
 from zhiyin.cli.terminal import console
-from zhiyin.errors import ReleaseError, StoreError
+from zhiyin.errors import ReleaseError, ZhiyinError
 from zhiyin.screen import releases_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def releases(
         typer.Option(
             metavar="N",
             help="Remove all but the newest N, the live one, those pinned or in use; and from the store the changes of "
-            "items that all of these have absorbed.",
+            "items that all of these have absorbed (recipes that share a store must share its releases for that).",
             min=0,
         ),
     ] = None,
@@ -76,7 +76,7 @@ def _prune(recipe: "Recipe", keep: int) -> None:
         return
     try:
         pruned = pipeline.prune_changes(recipe)
-    except (ReleaseError, StoreError) as error:
+    except ZhiyinError as error:
         console.print(f"[yellow]the changes of items are all kept: {escape(str(error))}[/]")
         return
     if pruned.gone:

@@ -6,16 +6,21 @@ Paths are kept as seen from the folder that holds the data set: a home that move
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhiyin import spec
+from zhiyin.data import readers
 from zhiyin.errors import DataError
 
 if TYPE_CHECKING:
     from zhiyin.data.sources import Source
 
 FILE = "source.json"
+
+KNOWN = "items_as_of.json"
+"""Seconds since 1970: the item table knows what became of items by then; 0 where there is no table."""
 
 
 def write(source: "Source", hidden: Path, folder: Path) -> None:
@@ -24,9 +29,28 @@ def write(source: "Source", hidden: Path, folder: Path) -> None:
 
 
 def keep(folder: Path, hidden: Path) -> None:
-    """What was appended to is still what it was made of."""
-    if (folder / FILE).exists():
-        shutil.copyfile(folder / FILE, hidden / FILE)
+    """What was appended to is still what it was made of, and knows of its items what it did."""
+    for name in (FILE, KNOWN):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, hidden / name)
+
+
+def moment(source: "Source") -> float:
+    """To be asked before the item table is read: when it was last written, or now, if that is earlier."""
+    if source.items is None:
+        return 0.0
+    return min(time.time(), max(file.stat().st_mtime for file in readers.find(source.items)))
+
+
+def write_moment(seconds: float, hidden: Path) -> None:
+    """Keep what `moment` said."""
+    (hidden / KNOWN).write_text(f"{seconds}\n")
+
+
+def items_as_of(folder: Path) -> float | None:
+    """What was kept; None in a data set that was prepared before it was."""
+    path = folder / KNOWN
+    return float(path.read_text()) if path.exists() else None
 
 
 def refuse_other(source: "Source", folder: Path) -> None:

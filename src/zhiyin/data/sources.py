@@ -134,8 +134,10 @@ def prepare(source: Source, folder: Path, progress: Callable[[str], None] | None
                 expected="an older prepared data set, an empty folder, or nothing",
                 remedy="Set home to another folder.",
             )
+        known = origin.moment(source)
         summary = _build(source, None, hidden, progress or (lambda words: None))
         origin.write(source, hidden / "prepared", folder)
+        origin.write_moment(known, hidden / "prepared")
         return summary
 
 
@@ -152,8 +154,11 @@ def append(source: Source, folder: Path, progress: Callable[[str], None] | None 
     with _replacing(folder) as hidden:
         old = Prepared.open(folder)
         _refuse_different(source, old, folder)
+        known = origin.moment(source)
         summary = _build(source, old, hidden, progress or (lambda words: None))
         origin.keep(folder, hidden / "prepared")
+        if source.items is not None:
+            origin.write_moment(known, hidden / "prepared")
         return summary
 
 

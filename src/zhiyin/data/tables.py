@@ -44,11 +44,13 @@ class Table(Mapping[str, Column]):
 
     def texts(self, name: str) -> tuple[Column, NDArray[np.int64]] | None:
         """A column of text as its distinct values, the last of them None, and where each row's stands among them; None
-        for a column of anything else."""
+        for a column of anything else, or where most values are distinct."""
         column = self._arrow.column(name)
         if not len(column) or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             return None
         chunks = column.dictionary_encode().unify_dictionaries().chunks
+        if len(chunks[0].dictionary) > len(column) // 2:
+            return None
         found = chunks[0].dictionary.to_pylist()
         distinct = np.empty(len(found) + 1, object)
         distinct[:-1] = found

@@ -65,7 +65,7 @@ class Best:
 def _above(scores: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     """The places (queries, columns) of scores [n, c] above bound [n, 1]; of one query, columns ascend."""
     whole = scores.shape[1] // GROUP * GROUP
-    groups, rest = scores[:, :whole].view(len(scores), -1, GROUP), scores[:, whole:]
+    groups, rest = scores[:, :whole].view(len(scores), whole // GROUP, GROUP), scores[:, whole:]
     tops = groups.amax(2) if whole else groups.new_empty(len(scores), 0)
     if tops.isnan().any() or rest.isnan().any():
         raise TrainingError(

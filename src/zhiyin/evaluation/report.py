@@ -15,6 +15,9 @@ from zhiyin.evaluation.metrics import METRICS, Counts, Hit, Values
 from zhiyin.evaluation.ranking import Scorer, rank
 from zhiyin.evaluation.targets import Targets, targets
 
+SEEN_STAYS = "items already in the history may come back"
+"""What the protocol says where seen items are not removed."""
+
 SHOWN = ("recall", "ndcg", "hit", "mrr", "coverage")
 """What the table for a person has; all else is in the JSON."""
 
@@ -155,7 +158,7 @@ def _protocol(queries: int, dropped: int, catalogue: int, remove_seen: bool) -> 
     left = f" ({dropped:,} without a target that is new to their user are left out)" if dropped else ""
     return [
         f"{queries:,} queries{left}, the whole catalogue of {catalogue:,} items ranked exactly",
-        "items already in the history are removed" if remove_seen else "items already in the history may come back",
+        "items already in the history are removed" if remove_seen else SEEN_STAYS,
         "equal scores rank by catalogue row",
     ]
 

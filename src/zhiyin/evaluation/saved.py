@@ -12,7 +12,7 @@ from zhiyin.data.events import Times
 from zhiyin.data.prepared import Prepared
 from zhiyin.errors import DataError
 from zhiyin.evaluation.metrics import Counts, Hit
-from zhiyin.evaluation.report import Measured, per_query
+from zhiyin.evaluation.report import SEEN_STAYS, Measured, per_query
 from zhiyin.evaluation.significance import Difference, differences
 from zhiyin.spec import nearest
 
@@ -128,6 +128,13 @@ def _refuse_others(first: Saved, second: Saved) -> None:
             f"{len(pairs[0] & pairs[1]):,} are the same",
             where="compare",
             remedy="Evaluate both on the same data, split and part, with seen items treated alike.",
+        )
+
+    if (SEEN_STAYS in first.protocol) != (SEEN_STAYS in second.protocol):
+        raise DataError(
+            "one run let items of the history come back, the other did not",
+            where="compare",
+            remedy="Evaluate both with --seen, or both without.",
         )
 
 

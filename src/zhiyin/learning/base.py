@@ -179,7 +179,8 @@ class Scores:
 
     def log_sum(self, logq: Tensor) -> Tensor:
         """[n] log Σ_j exp(s_j − logq_j), logq [m], and exp(s) of each own negative; −inf where an example has none.
-        Keeps one [n, m] matrix and changes it in place, where autograd would keep three."""
+        Keeps one [n, m] matrix and changes it in place, where autograd would keep three; with interests, also which one
+        each best score came from, in bytes."""
         asked = self.users[:, None] if self.interests is None else self.interests
         total: Tensor = _LogSum.apply(asked, self.negatives, logq, self.hits)  # type: ignore[no-untyped-call]
         hard = self._hard()

@@ -39,6 +39,7 @@ class Live:
         self._intervals = {self.look: interval, **({} if store is None else {self.follow: follow_interval})}
         self._release: Release | None = None
         self._overlay: Overlay | None = None
+        self._shown = -1  # the number of the last change that `release` shows
         self._turn = threading.Lock()
         self._refused = ""
         self._wait = self._waited = 0
@@ -124,15 +125,18 @@ class Live:
         overlay = self._read_on(Overlay(release))  # the most of it, while requests and writes go on
         with self._turn:
             overlay = self._read_on(overlay)
-            self._overlay, self._release = overlay, overlay.view()
+            self._show(overlay)
 
     def _catch_up(self) -> None:
         overlay = self._overlay
         if overlay is None:
             return
-        before, now = overlay.number, self._read_on(overlay)
-        if now is not overlay or now.number != before or now.stale:
-            self._overlay, self._release = now, now.view()
+        now = self._read_on(overlay)
+        if now is not overlay or now.number != self._shown or now.stale:
+            self._show(now)
+
+    def _show(self, overlay: Overlay) -> None:
+        self._overlay, self._release, self._shown = overlay, overlay.view(), overlay.number
 
     def _read_on(self, overlay: Overlay) -> Overlay:
         """The overlay with what the store has after the last change that was applied to it. Where some of that may have
