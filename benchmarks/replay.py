@@ -27,7 +27,7 @@ import torch
 from machine import machine, printed
 
 from stores import server
-from zhiyin import pipeline
+from zhiyin import loading, pipeline
 from zhiyin.data import datasets
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
@@ -158,8 +158,8 @@ def replayed(world: World, recipe: Recipe, most: int) -> dict[str, Any]:
     order = order[:most] if most else order
     served = pipeline.serving(recipe)
     try:
-        pipeline._load_cards(data, served.store, None, lambda *_: None)
-        pipeline._load_profiles(data, served.store, lambda *_: None)
+        loading.cards(data, served.store)
+        loading.profiles(data, served.store)
         loaded(data, np.flatnonzero(log.times < cut), served.store)
         with Live(served.releases) as live, running(create(live, served.store, recipe.service)) as url:
             online, taken = asked(url, data, order, seen=world.seen)
@@ -181,14 +181,14 @@ def replayed(world: World, recipe: Recipe, most: int) -> dict[str, Any]:
 
 
 def loaded(data: Prepared, numbers: Events, store: Store) -> None:
-    for start in range(0, len(numbers), pipeline.CHUNK):
-        part = numbers[start : start + pipeline.CHUNK]
+    for start in range(0, len(numbers), loading.CHUNK):
+        part = numbers[start : start + loading.CHUNK]
         store.append(events_of(data, part))
 
 
 def events_of(data: Prepared, numbers: Events) -> list[Event]:
     """These events, each with its number as its id: some stand in the log several times."""
-    return [replace(one, id=f"e{at}") for one, at in zip(pipeline._events(data, numbers), numbers, strict=True)]
+    return [replace(one, id=f"e{at}") for one, at in zip(loading.as_told(data, numbers), numbers, strict=True)]
 
 
 def asked(url: str, data: Prepared, order: Events, *, seen: bool) -> tuple[np.ndarray, list[float]]:

@@ -23,11 +23,10 @@ from typing import Any
 
 import torch
 from machine import machine, printed
+from time_to_quality import movielens
 
-from zhiyin.data import datasets
 from zhiyin.data.prepared import Prepared
-from zhiyin.data.sources import prepare
-from zhiyin.data.splits import LeaveLastOut, Split
+from zhiyin.data.splits import Split
 from zhiyin.features.schema import Schema
 from zhiyin.learning.fit import Plan, Progress, Training, fit
 from zhiyin.learning.losses import SampledSoftmax
@@ -49,10 +48,7 @@ def main() -> None:
     runs: dict[int, list[dict[str, Any]]] = {length: [] for length in given.lengths}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        source = datasets.load("movielens-1m", data=given.data, cache=datasets.default_cache(), out=folder / "tidy")
-        prepare(source, folder / "prepared")
-        data = Prepared.open(folder / "prepared")
-        split = LeaveLastOut().split(data.events, data.clock)
+        data, split = movielens(given.data, folder)
         for seed in range(given.seeds):
             for length in given.lengths:
                 runs[length].append(converged(data, split, folder / f"{length}-{seed}", length, seed))

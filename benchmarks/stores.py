@@ -28,7 +28,7 @@ import numpy as np
 import redis
 from machine import machine, printed
 
-from zhiyin import pipeline
+from zhiyin import loading
 from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.tables import Table
@@ -176,7 +176,7 @@ def loaded(recipe: Recipe, spec: StoreSpec, server: int | None) -> dict[str, flo
     data = Prepared.open(recipe.prepared)
     before, start = cpu(), time.perf_counter()
     theirs = cpu_of(server)
-    count = pipeline._load_events(data, store, spec.keep, lambda what, done, total: None)
+    count = loading.events(data, store, spec.keep)
     seconds, ours, theirs = time.perf_counter() - start, cpu() - before, cpu_of(server) - theirs
     store.close()
     return {

@@ -68,6 +68,14 @@ class Passed(Exception):  # noqa: N818 – no error: the goal is reached
     """Raised out of training when its recall has passed the goal."""
 
 
+def movielens(data: Path | None, folder: Path) -> tuple[Prepared, Split]:
+    """MovieLens-1M, prepared in `folder` and split; fetched from its publisher without `data`."""
+    source = datasets.load("movielens-1m", data=data, cache=datasets.default_cache(), out=folder / "tidy")
+    prepare(source, folder / "prepared")
+    prepared = Prepared.open(folder / "prepared")
+    return prepared, LeaveLastOut().split(prepared.events, prepared.clock)
+
+
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("--data", type=Path, help="MovieLens-1M; fetched from its publisher when left out")
@@ -79,10 +87,7 @@ def main() -> None:
     told |= {"machine": machine()}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        source = datasets.load("movielens-1m", data=given.data, cache=datasets.default_cache(), out=folder / "tidy")
-        prepare(source, folder / "prepared")
-        data = Prepared.open(folder / "prepared")
-        split = LeaveLastOut().split(data.events, data.clock)
+        data, split = movielens(given.data, folder)
         if given.part != "reference":
             told |= against_peer(data, split, folder, given.epochs, given.repeats)
         if given.part != "peer":

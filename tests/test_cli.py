@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zhiyin import cli, client, pipeline
+from zhiyin import cli, client, loading, pipeline
 from zhiyin.channels.online import STANDARD
 from zhiyin.data.prepared import Prepared
 from zhiyin.indexes import tune
@@ -251,7 +251,7 @@ def test_load_gives_each_users_newest_and_every_repeat_in_many_writes(
         '[data]\nevents = "log.csv"\nduplicates = "keep"\n[store]\nuse = "lmdb:LMDB"\nkeep = 15\nmap_gb = 0.1\n'
     )
     assert zhiyin("prepare", recipe).code == 0
-    monkeypatch.setattr(pipeline, "CHUNK", 16)
+    monkeypatch.setattr(loading, "CHUNK", 16)
     seen: list[tuple[str, int, int]] = []
     read = Recipe.read(recipe)
     store = read.store.open()

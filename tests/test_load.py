@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zhiyin import pipeline, spec
+from zhiyin import loading, pipeline, spec
 from zhiyin.recipe import Recipe
 from zhiyin.screen import stored_words
 from zhiyin.stores.base import Change, Store, StoreSpec
@@ -51,7 +51,7 @@ def change(store: Store, item: str, seconds: int, title: str | None) -> None:
 
 
 def test_what_was_changed_since_keeps_its_card(recipe: Recipe, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 2)
+    monkeypatch.setattr(loading, "CHUNK", 2)
     assert pipeline.load(recipe, store) == {"items": 6, "newer": 0, "profiles": 0, "events": 6}
     change(store, "i1", WRITTEN + 1, "newer")
     change(store, "i2", WRITTEN + 1, None)
@@ -82,7 +82,7 @@ def test_a_table_that_is_written_and_prepared_anew_is_the_newer(recipe: Recipe, 
 def test_what_is_changed_while_the_log_is_loaded_is_newer_too(
     recipe: Recipe, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 2)
+    monkeypatch.setattr(loading, "CHUNK", 2)
 
     def watch(what: str, done: int, total: int) -> None:
         if (what, done) == ("items", 2):

@@ -4,8 +4,8 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhiyin import loading
 from zhiyin.data import origin, sources
-from zhiyin.data.events import EventLog, Events
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
-from zhiyin.data.tables import Column, Table
+from zhiyin.data.tables import Column
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import DataError, ReleaseError, SpecError
 from zhiyin.features.bag import Bag
@@ -32,7 +32,7 @@ from zhiyin.release import Arrays, Release
 from zhiyin.releases import Releases
 from zhiyin.service import pruning
 from zhiyin.service.stream import Consumer, Counted
-from zhiyin.stores.base import Event, Store
+from zhiyin.stores.base import Store
 from zhiyin.stores.redis import Redis
 
 if TYPE_CHECKING:
@@ -49,9 +49,6 @@ KS = (10, 50, 100)
 
 TUNED_WITH = 4_000
 """Held-out queries that an index is tuned with."""
-
-CHUNK = 10_000
-"""Events, users or items that are loaded into a store at a time."""
 
 
 def prepare(recipe: Recipe, progress: Callable[[str], None] | None = None) -> sources.Summary:
@@ -199,11 +196,8 @@ def _measure(
     data, split = opened(recipe)
     held = split.test if part == "test" else split.validation
     scorer = fitted.scorer(data)
-    models = {
-        type(fitted.plan.model).__name__: scorer,
-        **_others(beside, data, split, type(fitted.plan.model).__name__),
-    }
-    scorers = {**models, **standard(data, split, everything=every_baseline)}
+    name = type(fitted.plan.model).__name__
+    scorers = {name: scorer, **_others(beside, data, split, name), **standard(data, split, everything=every_baseline)}
     words = f"{part} of {split.words}"
     measured = measure(scorers, data, held, ks=ks, remove_seen=remove_seen, split_words=words, end=split.end)
     facts = {"step": fitted.step, **measured.report.to_json()}
@@ -271,12 +265,12 @@ def through(
     what is live was made of another training, `RequestError` for a filter that the release cannot answer, and
     `DataError` when no held-out query has a target."""
     fitted = trained(recipe)
-    from zhiyin.evaluation.through import end_to_end
+    from zhiyin.evaluation.through import end_to_end, holds
 
     release = recipe.releases.open()
     data, split = opened(recipe)
     scorer = fitted.scorer(data)
-    if not _is_of(release, scorer):
+    if not holds(release.vectors, scorer):
         raise ReleaseError(
             f"the live release '{release.id}' was made of another training than the recipe's last",
             where=str(recipe.releases.root),
@@ -287,16 +281,8 @@ def through(
     return [end_to_end(release.index, scorer, data, held, k, allowed=allowed, remove_seen=remove_seen) for k in ks]
 
 
-def _is_of(release: Release, scorer: "TowerScorer") -> bool:
-    """Whether a release was made of this training: by some of its vectors."""
-    if release.vectors.shape != tuple(scorer.items.shape):
-        return False
-    some = np.linspace(0, len(release.vectors) - 1, 100).astype(np.int64)
-    return bool(np.allclose(release.vectors[some], scorer.items[some].cpu().numpy(), atol=1e-3))
-
-
 def _index_part(recipe: Recipe, at: _Evaluation, k: int, remove_seen: bool) -> dict[str, Any] | None:
-    """What the live release's index finds; None where there is no release, or none of this model's width."""
+    """What the live release's index finds; None where there is no release, or none of this training."""
     from zhiyin import spec
     from zhiyin.evaluation.curve import index_part
 
@@ -424,12 +410,8 @@ def _training_seconds(recipe: Recipe) -> float:
     return seconds
 
 
-Watch = Callable[[str, int, int], None]
-"""Told what is being loaded, how many are done, and of how many."""
-
-
 def load(
-    recipe: Recipe, store: Store, watch: Watch = lambda what, done, total: None, *, replace_newer: bool = False
+    recipe: Recipe, store: Store, watch: loading.Watch = loading.unwatched, *, replace_newer: bool = False
 ) -> dict[str, int]:
     """Put the prepared data's item cards, profiles, and each user's newest events (as many as the store keeps) into the
     store; how many of each. Safe to run again: what is there already is there once.
@@ -437,13 +419,13 @@ def load(
     The cards of items that were put or deleted over HTTP since the item table was written stay as they are (`newer`
     says how many), unless `replace_newer`."""
     data = Prepared.open(recipe.prepared)
-    changed = None if replace_newer else _Newer(store, 1e3 * items_as_of(recipe).timestamp())
-    there = _load_cards(data, store, changed, watch)
+    changed = None if replace_newer else loading.Newer(store, 1e3 * items_as_of(recipe).timestamp())
+    there = loading.cards(data, store, changed, watch)
     return {
         "items": there,
         "newer": len(data.items) - there,
-        "profiles": _load_profiles(data, store, watch),
-        "events": _load_events(data, store, recipe.store.keep, watch),
+        "profiles": loading.profiles(data, store, watch),
+        "events": loading.events(data, store, recipe.store.keep, watch),
     }
 
 
@@ -456,37 +438,6 @@ def items_as_of(recipe: Recipe) -> datetime:
     return datetime.fromtimestamp(int(known), UTC)
 
 
-@dataclass
-class _Newer:
-    """Items that were put after the moment `since` (milliseconds), and those that were deleted, whenever that was."""
-
-    store: Store
-    since: float
-    items: set[str] = field(default_factory=set)
-    _number: int = 0
-
-    def read_on(self) -> set[str]:
-        """All of them by now."""
-        while page := self.store.changes(self._number, CHUNK).changes:
-            self.items |= {one.item for one in page if one.values is None or one.time > self.since}
-            self._number = page[-1].number
-        return self.items
-
-
-def _load_cards(data: Prepared, store: Store, changed: _Newer | None, watch: Watch) -> int:
-    """The cards of all items but the `changed`; how many. What is changed meanwhile is read before each chunk."""
-    total, loaded = len(data.items), 0
-    for start in range(0, total, CHUNK):
-        rows = range(start, min(start + CHUNK, total))
-        newer = changed.read_on() if changed else ()
-        told = zip(data.items.ids(rows), data.item_table.records(rows.start, rows.stop), strict=True)
-        cards = {item: card for item, card in told if item not in newer}
-        store.put_cards(cards)
-        loaded += len(cards)
-        watch("items", rows.stop, total)
-    return loaded
-
-
 def prune_changes(recipe: Recipe, now: datetime | None = None) -> pruning.Pruned:
     """Forget the changes of items that no release which is there needs any more. Raises `ReleaseError` where one of
     them cannot be opened, `StoreError` where the store does not answer."""
@@ -496,40 +447,6 @@ def prune_changes(recipe: Recipe, now: datetime | None = None) -> pruning.Pruned
         return pruning.prune(store, opened, int(1e3 * (now or datetime.now(UTC)).timestamp()))
     finally:
         store.close()
-
-
-def _load_profiles(data: Prepared, store: Store, watch: Watch) -> int:
-    total, loaded = len(data.users), 0
-    for start in range(0, total, CHUNK):
-        rows = range(start, min(start + CHUNK, total))
-        records = data.user_table.records(rows.start, rows.stop)
-        told = {user: record for user, record in zip(data.users.ids(rows), records, strict=True) if record}
-        store.put_profiles(told)
-        loaded += len(told)
-        watch("users", rows.stop, total)
-    return loaded
-
-
-def _load_events(data: Prepared, store: Store, keep: int, watch: Watch) -> int:
-    kept = np.minimum(np.diff(data.events.offsets), keep)
-    total, loaded = int(kept.sum()), 0
-    for numbers in _newest(data.events, kept):
-        store.append(_events(data, numbers))
-        loaded += len(numbers)
-        watch("events", loaded, total)
-    return total
-
-
-def _newest(log: EventLog, kept: NDArray[np.int64]) -> Iterator[Events]:
-    """The newest `kept` [users] events of each user, for some whole users at a time: about `CHUNK` events."""
-    before = np.r_[0, np.cumsum(kept)]
-    first = 0
-    while first < len(kept):
-        stop = max(first + 1, int(np.searchsorted(before, before[first] + CHUNK, side="right")) - 1)
-        ends = log.offsets[first + 1 : stop + 1]
-        runs = [np.arange(end - count, end) for end, count in zip(ends, kept[first:stop], strict=True)]
-        yield np.concatenate(runs)
-        first = stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -568,21 +485,6 @@ def consume(
         return consumer.counted
     finally:
         store.close()
-
-
-def _events(data: Prepared, numbers: Events) -> list[Event]:
-    """These events of the log as the store takes them. An event that the log holds several times has an id for each
-    further one, so that the store keeps them all, too."""
-    log = data.events
-    users, items = data.users.ids(log.users[numbers]), data.items.ids(log.items[numbers])
-    values = Table(log.columns.arrow.take(numbers)).records(0, len(numbers))
-    seen: dict[tuple[str, str, int], int] = {}
-    events = []
-    for user, item, time, told in zip(users, items, log.times[numbers].tolist(), values, strict=True):
-        again = seen.get((user, item, time), 0)
-        seen[user, item, time] = again + 1
-        events.append(Event(user, item, time, told, f"{item}@{time}+{again}" if again else ""))
-    return events
 
 
 def _sample(held: HeldOut, count: int) -> Any:

@@ -49,42 +49,43 @@ def test_who_is_behind_what_was_pruned_reads_anew(
     store.close()
 
 
-def test_one_that_cannot_read_anew_keeps_what_it_knew_and_tries_again(releases: Releases) -> None:
+def gone_at_the_second_page(store: Store) -> Callable[[int, int], Page]:
+    """The store's `changes`, whose second call finds no store."""
+    changes, pages = store.changes, [0]
+
+    def failing(after: int, limit: int) -> Page:
+        pages[0] += 1
+        if pages[0] == 2:
+            raise OSError("gone")
+        return changes(after, limit)
+
+    return failing
+
+
+def test_one_that_cannot_read_anew_keeps_what_it_knew_and_tries_again(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Memory().open()
     live = Live(releases, store)
     store.put_changes([Change("i1", 0, None), Change("i2", 0, None)])
     live.follow()
     store.put_changes([Change("i1", 0, TOLD)])
     store.prune_changes(store.changes(2, 9).changes)
-    changes, pages = store.changes, [0]
-
-    def failing(after: int, limit: int) -> Page:
-        pages[0] += 1
-        if pages[0] == 2:
-            raise OSError("gone")
-        return changes(after, limit)
-
-    store.changes = failing  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "changes", gone_at_the_second_page(store))
     live.follow()
     assert (live.store_trouble, live.release.finds(["i1", "i2"]).tolist()) == ("gone", [False, False])
     live.follow()
     assert (live.store_trouble, live.release.finds(["i1", "i2"]).tolist()) == ("", [True, False])
 
 
-def test_what_was_read_before_the_store_went_away_is_shown_when_it_is_back(releases: Releases) -> None:
+def test_what_was_read_before_the_store_went_away_is_shown_when_it_is_back(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first page was applied when the second could not be read."""
     store = Memory().open()
     live = Live(releases, store)
     store.put_changes([Change("i1", 0, None)])
-    changes, pages = store.changes, [0]
-
-    def failing(after: int, limit: int) -> Page:
-        pages[0] += 1
-        if pages[0] == 2:
-            raise OSError("gone")
-        return changes(after, limit)
-
-    store.changes = failing  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "changes", gone_at_the_second_page(store))
     live.follow()
     assert (live.store_trouble, live.release.finds(["i1"]).tolist()) == ("gone", [True])
     live.follow()

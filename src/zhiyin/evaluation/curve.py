@@ -11,7 +11,7 @@ import numpy as np
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut
 from zhiyin.evaluation.ranking import VectorScorer
-from zhiyin.evaluation.through import end_to_end
+from zhiyin.evaluation.through import end_to_end, holds
 from zhiyin.indexes.base import Index, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
@@ -61,9 +61,9 @@ def index_part(
     """What the page shows of an index: its curve, and recall@k of the towers through it beside exact search; None for
     one that looks everywhere, or that was built from other vectors than the scorer's."""
     few = HeldOut(held.starts[:QUERIES], held.stops[:QUERIES])
-    users = scorer.users(few.starts).cpu().numpy()
-    if users.shape[2] != vectors.shape[1] or len(vectors) != len(data.items):
+    if not holds(vectors, scorer):
         return None
+    users = scorer.users(few.starts).cpu().numpy()
     knob, points = curve(spec, path, vectors, np.ascontiguousarray(users[:, 0]), k)
     if not points:
         return None

@@ -14,7 +14,7 @@ from zhiyin.evaluation.histories import pasts
 from zhiyin.evaluation.metrics import recall
 from zhiyin.evaluation.ranking import VectorScorer
 from zhiyin.evaluation.targets import targets
-from zhiyin.indexes.base import Allowed, Hits, Searchable
+from zhiyin.indexes.base import Allowed, Hits, Searchable, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
 
@@ -33,6 +33,14 @@ class EndToEnd:
     exact_recall: float
     overlap: float
     milliseconds: float
+
+
+def holds(vectors: Vectors, scorer: VectorScorer) -> bool:
+    """Whether vectors [m, d] of a release are this scorer's: by some of them."""
+    if vectors.shape != tuple(scorer.items.shape):
+        return False
+    some = np.linspace(0, len(vectors) - 1, 100).astype(np.int64)
+    return bool(np.allclose(vectors[some], scorer.items[some].cpu().numpy(), atol=1e-3))
 
 
 def end_to_end(

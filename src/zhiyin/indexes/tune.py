@@ -146,6 +146,9 @@ def tune(
         trials.append(trial)
         if _wins(bench, trial, winner, exact):
             winner = trial
+        if winner is not None:  # the others' indexes are given back
+            least = RIVAL * winner.point.speed
+            trials = [one for one in trials if one is winner or one.point.speed >= least]
     curve, index, seconds = [baseline], exact, 0.0
     if winner is not None:
         winner = _with_best_cells(bench, winner, trials, vectors, goal, end, notes)
@@ -279,13 +282,11 @@ def _with_best_cells(
 ) -> Trial:
     """The winner, or a rival that is ahead of it, with the cells that suit them; the fastest rival first."""
     rivals = sorted((one for one in trials if one is not winner), key=lambda one: -one.point.speed)
-    least = RIVAL * winner.point.speed
     winner = _with_other_cells(bench, winner, vectors, goal, end, notes)
     for rival in rivals:
-        if rival.point.speed >= least:
-            other = _with_other_cells(bench, rival, vectors, goal, end, notes)
-            if other is not rival and bench.faster(other.index, winner.index) > 1 + TIE:
-                winner = other
+        other = _with_other_cells(bench, rival, vectors, goal, end, notes)
+        if other is not rival and bench.faster(other.index, winner.index) > 1 + TIE:
+            winner = other
     return winner
 
 
