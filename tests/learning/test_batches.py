@@ -131,6 +131,29 @@ def test_baskets_are_learned_from_what_came_before_them(
                 assert len(found) == len(seen)
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 12), st.integers(1, 9), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_without_an_order_an_example_has_all_the_others(counts: list[int], length: int, span: int, held: int) -> None:
+    """Against a slow look at each event: the last of its user's training events, itself left out."""
+    log = log_of(counts)
+    ends = np.maximum(log.offsets[1:] - held, log.offsets[:-1] + 1)
+    train = np.flatnonzero(np.arange(len(log)) < ends[log.users])
+    shape = Shape(length, span, False, ends=ends)
+    order = epoch_order(log, train, shape, 0, np.random.default_rng(held))
+    told = []
+    for part in stretch(log, order, shape):
+        assert part.own is not None
+        places, own = part.places.flatten()[part.requests], part.own.flatten()[part.requests]
+        runs = part.requests // part.places.shape[1]
+        for event, place, mine, run in zip(part.events, places, own, runs, strict=True):
+            end = ends[log.users[event]]
+            window = [at for at in range(max(log.offsets[log.users[event]], end - length), end) if at != event]
+            seen = [int(row) for at, row in enumerate(part.history[run, :place]) if at != mine]
+            assert seen == log.items[window].tolist()
+            told.append(int(event))
+    assert sorted(told) == train.tolist()
+
+
 def test_runs_of_like_length_stand_together() -> None:
     log = log_of([100, 3, 3, 90, 2])
     parts = stretch(log, np.array([99, 100 + 2, 103 + 2, 106 + 89, 196 + 1]), Shape(64, 4, False))

@@ -18,7 +18,7 @@ from zhiyin import spec
 from zhiyin.data import worlds
 from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
-from zhiyin.data.splits import LeaveLastOut, Split, TimeCut
+from zhiyin.data.splits import HeldOut, LeaveLastOut, Split, TimeCut
 from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import Vocabulary
 from zhiyin.errors import DataError, SpecError, TrainingError
@@ -26,14 +26,17 @@ from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge
 from zhiyin.learning.distributed import ALONE
-from zhiyin.learning.fit import RUN_LENGTH, Fitted, Plan, Progress, Training, TrainingRun, choose_device, fit
+from zhiyin.learning.fit import RUN_LENGTH, Fitted, Plan, Progress, Training, TrainingRun, choose_device, fit, learnable
 from zhiyin.learning.hard import Impressions, Mined
 from zhiyin.learning.losses import FullSoftmax, SampledSoftmax
 from zhiyin.learning.negatives import CrossBatch, InBatch, Uniform, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer
 from zhiyin.learning.streaming import Streaming
 from zhiyin.models.dssm import DSSM
+from zhiyin.models.mind import MIND
+from zhiyin.models.sasrec import SASRec
 from zhiyin.models.youtube_dnn import YouTubeDNN
+from zhiyin.models.youtube_sbc import YouTubeSBC
 
 SMALL = YouTubeDNN(dim=16, hidden=(32,), dropout=0.1)
 FAST = Optimizer(lr=0.01, table_lr=0.02)
@@ -336,6 +339,54 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of the 20 training events has 1 events before it.*min_history = 0"):
         train(world, tmp_path, plan())
     train(world, tmp_path, plan(Training(epochs=1, min_history=0)))
+
+
+def pairs_in_one_order(kinds: int = 20) -> tuple[Prepared, Split]:
+    """Users who did a, then its b; and users who did b and are asked for a, as nobody was in that order."""
+    items = [f"{name}{kind}" for kind in range(kinds) for name in "ab"]
+    both, asked = [kind for kind in range(kinds) for _ in range(20)], list(range(kinds))
+    rows = np.array(
+        [[2 * kind, 2 * kind + 1] for kind in both] + [[2 * kind + 1, 2 * kind] for kind in asked], np.int32
+    )
+    users, times = np.repeat(np.arange(len(rows), dtype=np.int32), 2), np.tile([0, 1], len(rows))
+    log = EventLog.of(users, rows.flatten(), times, user_count=len(rows))
+    names, number = Vocabulary.of([f"u{at}" for at in range(len(rows))]), len(log)
+    data = Prepared(names, Vocabulary.of(items), log, Table({}), Table({}))
+    last = np.arange(2 * len(both) + 1, number, 2)
+    held = HeldOut(last, last + 1)
+    return data, Split(np.setdiff1d(np.arange(number), last), held, held, 1, "pairs")
+
+
+def test_what_has_no_order_is_learned_in_both(tmp_path: Path) -> None:
+    data, split = pairs_in_one_order()
+    towers = DSSM(dim=16, hidden=(), pooling="mean")
+    found = {}
+    for unordered in (True, False):
+        training = Training(epochs=10, batch_size=64, measure=1, patience=0, unordered=unordered)
+        made = Plan(towers, WholeCatalogue(), FullSoftmax(), FAST, training)
+        found[unordered] = train((data, split), tmp_path / str(unordered), made)[0].recall
+    assert found[True] == 1.0
+    assert found[False] < 0.3
+
+
+def test_a_model_that_looks_at_the_order_cannot_learn_without_one(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    for model in (YouTubeDNN(dim=8), MIND(dim=8), SASRec(dim=8, heads=1), YouTubeSBC(dim=8, pooling="mean")):
+        with pytest.raises(SpecError, match=r"training.unordered: true, and .* looks at the order") as told:
+            train(ring, tmp_path, plan(Training(unordered=True), model=model))
+        assert 'model.pooling = "mean"' in str(told.value)
+    with pytest.raises(SpecError, match="unordered and baskets"):
+        Training(unordered=True, baskets=True)
+
+
+def test_others_count_where_there_is_no_order(ring: tuple[Prepared, Split]) -> None:
+    data, split = ring
+    log, train = data.events, split.train
+    owners = log.users[train]
+    several = np.bincount(owners)[owners] > 3
+    assert learnable(log, train, 3, unordered=True).tolist() == train[several].tolist()
+    assert learnable(log, train, 3).tolist() != train[several].tolist()
+    with pytest.raises(DataError, match="has 99 events beside it"):
+        learnable(log, train, 99, unordered=True)
 
 
 def test_a_loss_that_needs_every_item_is_refused_with_a_sampler() -> None:

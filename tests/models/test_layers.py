@@ -42,3 +42,16 @@ def test_weights_of_the_log_multiply_those_of_the_places() -> None:
     for weights, last in (([1.0, 3.0, 2.0], [1 / (1 + 3 * e), 3 * e / (1 + 3 * e)]), ([2.0, 0.0, 1.0], [1.0, 0.0])):
         found = pooling.over_runs(vectors, runs, torch.tensor([weights]))
         torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [1.0, 0.0], last]))
+
+
+def test_an_event_that_is_asked_for_is_not_in_its_own_mean() -> None:
+    """By hand, with weights of the log 1, 2, 3; an event that is not among those of the run takes nothing away."""
+    pooling = HistoryPooling("mean", 3)
+    vectors = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+    own, places = torch.tensor([[0, 2, -1]]), torch.tensor([[3, 3, 3]])
+    runs = Runs(torch.tensor([[4, 7, 9]]), places, torch.arange(3), {}, {}, 3, own)
+    third = 1 / 3
+    plain = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.0], [third, third, third]])
+    torch.testing.assert_close(pooling.over_runs(vectors, runs), plain)
+    weighed = torch.tensor([[0.0, 0.4, 0.6], [third, 2 * third, 0.0], [1 / 6, third, 0.5]])
+    torch.testing.assert_close(pooling.over_runs(vectors, runs, torch.tensor([[1.0, 2.0, 3.0]])), weighed)

@@ -28,12 +28,14 @@ Made = TypeVar("Made")
 class Shape:
     """How runs are cut. `length`: of a history; `span`: the most events from a run's first example to its last;
     `sequential`: a run with its history is never longer than `length`. `baskets`: events of one user and one time are
-    not each other's history."""
+    not each other's history. `ends` [users]: where given, order means nothing: an example's history is all that its
+    user did before that, itself left out."""
 
     length: int
     span: int
     sequential: bool
     baskets: bool = False
+    ends: Events | None = None
 
     @property
     def reach(self) -> int:
@@ -44,8 +46,8 @@ class Shape:
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """r runs of like length, as numbers: `history` [r, P] item rows, `UNKNOWN` after the last; `starts`, `widths` [r]:
-    the first event of each and how many there are; `places` [r, T], `requests` [n]: as in `Runs`; `events` [n]: the
-    examples."""
+    the first event of each and how many there are; `places` [r, T], `requests` [n], `own` [r, T]: as in `Runs`;
+    `events` [n]: the examples."""
 
     history: Numbers
     starts: Events
@@ -53,6 +55,7 @@ class Stretch:
     places: Numbers
     requests: Numbers
     events: Events
+    own: Numbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def stretch(log: EventLog, events: Events, shape: Shape) -> tuple[Stretch, ...]:
     """These examples as runs, those of like length (within a factor of two) together."""
     owners, first, last = _runs(log.users[events].astype(np.int64), events, shape.span)
     asked = log.moments(first) if shape.baskets and not shape.sequential else first
+    if shape.ends is not None:
+        asked = last = shape.ends[log.users[first]]
     starts = np.maximum(asked - shape.reach, log.offsets[log.users[first]])
     sizes = np.ceil(np.log2(np.maximum(last - starts, 8))).astype(np.int64)
     found = []
@@ -126,7 +131,7 @@ def stretch(log: EventLog, events: Events, shape: Shape) -> tuple[Stretch, ...]:
         chosen = sizes == size
         renumbered = np.cumsum(chosen) - 1
         mine = chosen[owners]
-        found.append(_stretch(log, events[mine], renumbered[owners[mine]], starts[chosen], last[chosen], shape.baskets))
+        found.append(_stretch(log, events[mine], renumbered[owners[mine]], starts[chosen], last[chosen], shape))
     return tuple(found)
 
 
@@ -193,7 +198,7 @@ def _runs(users: Numbers, events: Events, span: int) -> tuple[Numbers, Events, E
     return np.cumsum(new) - 1, events[first], events[np.r_[first[1:], len(events)] - 1]
 
 
-def _stretch(log: EventLog, events: Events, owners: Numbers, starts: Events, last: Events, baskets: bool) -> Stretch:
+def _stretch(log: EventLog, events: Events, owners: Numbers, starts: Events, last: Events, shape: Shape) -> Stretch:
     widths = last - starts
     steps = np.arange(max(1, int(widths.max())))
     real = steps < widths[:, None]
@@ -201,9 +206,15 @@ def _stretch(log: EventLog, events: Events, owners: Numbers, starts: Events, las
     firsts = np.searchsorted(owners, np.arange(len(starts)))
     slots = np.arange(len(events)) - firsts[owners]
     places = np.zeros((len(starts), int(slots.max()) + 1), np.int64)
-    seen = np.maximum(log.moments(events), starts[owners]) if baskets else events
+    requests = owners * places.shape[1] + slots
+    if shape.ends is not None:
+        own = np.full_like(places, -1)
+        own[owners, slots] = np.maximum(events - starts[owners], -1)
+        places[owners, slots] = widths[owners]
+        return Stretch(history, starts, widths, places, requests, events, own)
+    seen = np.maximum(log.moments(events), starts[owners]) if shape.baskets else events
     places[owners, slots] = seen - starts[owners]
-    return Stretch(history, starts, widths, places, owners * places.shape[1] + slots, events)
+    return Stretch(history, starts, widths, places, requests, events)
 
 
 def _capped(users: Numbers, events: Events, cap: int, random: np.random.Generator) -> Events:

@@ -112,6 +112,7 @@ class Examples:
             self._request_columns(stretch.events, contexts),
             past,
             self.schema.history_length,
+            None if stretch.own is None else self._tensor(stretch.own),
         )
 
     def _request_columns(self, events: Events, contexts: Mapping[str, Encoded]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ and resumed takes the same steps as one that was not.
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,8 +54,10 @@ class Training:
     `validate_every`: epochs between validations; after `patience` of them without a better recall@`measure`, training
     ends (0: never early). `run_length`: examples of one user that are learned from together, sharing the work on their
     common history; 1 shuffles each example for itself, 0 is the model's own. `baskets`: what a user did at one time (an
-    invoice) is learned from what came before all of it, not from its other parts. `id_dropout`: how likely an item of a
-    step is shown to the item tower by its features alone, so that they carry a new item. `checkpoint_minutes`: between
+    invoice) is learned from what came before all of it, not from its other parts. `unordered`: the order of a user's
+    events means nothing, and each is learned from all the others; for models that take the plain mean of a history.
+    `id_dropout`: how likely an item of a step is shown to the item tower by its features alone, so that they carry a
+    new item. `checkpoint_minutes`: between
     two checkpoints where validations are further apart. `device`: "auto", "cpu", "cuda" or "mps". `precision`: "bf16"
     trains with the towers' products in bfloat16 (automatic mixed precision); what is kept and served is float32.
     """
@@ -70,6 +72,7 @@ class Training:
     measure: int = 50
     run_length: int = 0
     baskets: bool = False
+    unordered: bool = False
     id_dropout: float = 0.0
     checkpoint_minutes: float = 10.0
     device: str = "auto"
@@ -95,6 +98,12 @@ class Training:
             )
         if not 0 <= self.id_dropout <= 1:
             raise SpecError(f"{self.id_dropout}", where=".id_dropout", expected="a share, 0 to 1")
+        if self.unordered and self.baskets:
+            raise SpecError(
+                "unordered and baskets",
+                expected="one of them: baskets are about what came before",
+                remedy="Leave baskets out where the order of events means nothing.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +227,13 @@ class TrainingRun:
         self.training = training = plan.training
         self.device = choose_device(training.device)
         self.examples = Examples(data, schema, end=split.end, device=self.device, weight=training.weight)
-        self.events = learnable(data.events, split.train, training.min_history)
+        self.events = learnable(data.events, split.train, training.min_history, training.unordered)
         self._refuse_what_cannot_fit()
         torch.manual_seed(training.seed)
         self.model = plan.model.build(schema, len(data.items)).to(self.device)
         self.shape = shape_of(self.model.sequential, schema, training)
+        if training.unordered:
+            self.shape = replace(self.shape, ends=self._ends())
         self.sampler = plan.negatives.build(self._catalogue())
         self.optimizer = plan.optimizer.build(self.model)
         self.clock = Clock(self.device, on=profile)
@@ -383,6 +394,20 @@ class TrainingRun:
         wanted = need(self.plan.model, self.schema, items, self.plan.optimizer, shape, training.batch_size, draws)
         refuse_what_cannot_fit(wanted, available(self.device), training.batch_size, draws)
 
+    def _ends(self) -> Events:
+        """[users] where the training events of each end. Raises `SpecError` for a model to which order means much."""
+        if not self.model.order_free:
+            raise SpecError(
+                f"true, and {type(self.plan.model).__name__} as it is set looks at the order of a history",
+                where="training.unordered",
+                expected="a model that takes the plain mean of a history",
+                remedy='Set model.pooling = "mean" (YouTubeDNN and the DSSM family have it), or leave unordered out.',
+            )
+        log = self.data.events
+        ends = log.offsets[:-1].astype(np.int64)
+        np.maximum.at(ends, log.users[self.split.train], self.split.train + 1)
+        return ends
+
     def _catalogue(self) -> Catalogue:
         frequencies = _frequencies(self.data, self.events, self.training.examples_per_user)
         size = self.training.batch_size
@@ -407,12 +432,16 @@ def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
     return Shape(length, min(span, length) if sequential else span, sequential, training.baskets)
 
 
-def learnable(log: EventLog, train: Events, min_history: int) -> Events:
-    """The training events with at least `min_history` events before them. Raises `DataError` when there are none."""
-    kept: Events = train[train - log.offsets[log.users[train]] >= min_history]
+def learnable(log: EventLog, train: Events, min_history: int, unordered: bool = False) -> Events:
+    """The training events with at least `min_history` events before them, or beside them where they are `unordered`.
+    Raises `DataError` when there are none."""
+    owners = log.users[train]
+    others = np.bincount(owners)[owners] - 1 if unordered else train - log.offsets[owners]
+    kept: Events = train[others >= min_history]
     if not len(kept):
+        where = "beside" if unordered else "before"
         raise DataError(
-            f"none of the {len(train)} training events has {min_history} events before it",
+            f"none of the {len(train)} training events has {min_history} events {where} it",
             where="fit",
             expected="users with several events each",
             remedy="Give a longer log, or set training.min_history = 0 (users are then known by profile alone).",

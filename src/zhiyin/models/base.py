@@ -38,7 +38,8 @@ class Runs:
     last. `past`: encoded event features [r, P, …]. A request comes when so many events of its run have happened:
     `places` int64 [r, T], 0 where a run has fewer than T requests; its history is the last `length` of those events.
     `requests` int64 [n]: where in the flat [r·T] each request stands. `columns`: encoded user and context features of
-    the requests, [n, …].
+    the requests, [n, …]. `own` int64 [r, T], where order means nothing: the place of the event that is asked for
+    among those that have happened, which its request must not see; -1 where it is not among them.
     """
 
     history: Tensor
@@ -47,6 +48,7 @@ class Runs:
     columns: Mapping[str, Tensor]
     past: Mapping[str, Tensor]
     length: int
+    own: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -104,11 +106,13 @@ class RetrievalModel(nn.Module):
 
     `sequential`: the model reads a run in one pass, so a run may not be longer than a history. `served`: in training a
     negative's score is that of the user's best interest for it, as at serving, and not that of the vector which the
-    example's positive trains.
+    example's positive trains. `order_free`: a history in another order is the same to the model, and it heeds the
+    `own` of runs.
     """
 
     sequential: ClassVar[bool] = False
     served: bool = False
+    order_free: bool = False
 
     def user_vectors(self, queries: Queries) -> Tensor:
         """float32 [n, h, d]."""

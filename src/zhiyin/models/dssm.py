@@ -65,6 +65,7 @@ class DSSMTowers(RetrievalModel):
         self.user_gate, self.item_gate = user_gate or nn.Identity(), item_gate or nn.Identity()
         self.user_mlp = MLP(spec.dim + self.request.width, spec.hidden, spec.dim, spec.dropout)
         self.item_mlp = MLP(spec.dim + self.attributes.width, spec.hidden, spec.dim, spec.dropout)
+        self.order_free = spec.pooling == "mean"
 
     def user_vectors(self, queries: Queries) -> Tensor:
         weights = queries.columns[self.spec.weight][..., 0] if self.spec.weight else None

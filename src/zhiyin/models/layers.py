@@ -59,7 +59,8 @@ class HistoryPooling(nn.Module):
         return pooled
 
     def over_runs(self, vectors: Tensor, runs: Runs, weights: Tensor | None = None) -> Tensor:
-        """[n, d] for each request of the runs, from their events' vectors [r, P, d]; weights [r, P].
+        """[n, d] for each request of the runs, from their events' vectors [r, P, d]; weights [r, P]. A request's own
+        event counts nothing.
 
         A window that slides over a run is a banded matrix: one product serves all of a run's requests, whatever the
         weights. Its rows depend on how many events have happened alone, so they are worked out once for each count.
@@ -68,6 +69,8 @@ class HistoryPooling(nn.Module):
         back = torch.arange(-1, len(events), device=events.device)[:, None] - events  # one row for each count of events
         real = (back >= 0) & (back < runs.length)
         shares = taken(self._shares(back.clamp(0, runs.length - 1), real), runs.places)
+        if runs.own is not None:
+            shares = _of_sum_one(shares * (events != runs.own[..., None]))
         if weights is not None:
             shares = _of_sum_one(shares * weights[:, None].clamp(min=0))
         return taken(torch.bmm(shares, vectors).flatten(0, 1), runs.requests)

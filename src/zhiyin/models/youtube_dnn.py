@@ -65,6 +65,7 @@ class YouTubeDNNTowers(RetrievalModel):
         self.attributes = Inputs(schema.item) if schema.item else None
         self.from_attributes = Linear(self.attributes.width, spec.dim, bias=False) if self.attributes else None
         self.dropout = nn.Dropout(spec.dropout)
+        self.order_free = spec.pooling == "mean"
 
     def user_vectors(self, queries: Queries) -> Tensor:
         weights = queries.columns[self.spec.weight][..., 0] if self.spec.weight else None
