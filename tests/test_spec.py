@@ -43,6 +43,9 @@ def test_every_example_goes_through_a_table_and_back(package: str, example: Any)
     assert spec.table(example) == {name: value for name, value in table.items() if name != "use"}
     module, _, name = table["use"].partition(":")
     assert (module, name) in spec.choices(package)
+    whole = json.loads(json.dumps(spec.used_table(example, package, whole=True)))
+    assert whole.keys() == {"use", *(field.name for field in dataclasses.fields(example) if field.init)}
+    assert spec.used_build(whole, package) == example
 
 
 @pytest.mark.parametrize(("package", "example"), EXAMPLES, ids=lambda value: str(value)[:60])
@@ -161,6 +164,9 @@ def test_a_full_spec_comes_back_from_its_table_and_defaults_are_left_out() -> No
     assert spec.table(Outer("a")) == {"name": "a"}
     assert spec.table(built)["splitter"] == {"use": "splits:TimeCut", "test": 0.2}
     assert spec.table(built)["perhaps"] == {"use": "splits:LeaveLastOut"}
+    whole = json.loads(json.dumps(spec.table(built, whole=True)))
+    assert whole["splitter"] == {"use": "splits:TimeCut", "test": 0.2, "validation": 0.1, "unit": "share"}
+    assert spec.build(Outer, whole) == built
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

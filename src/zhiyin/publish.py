@@ -302,8 +302,8 @@ def _write_manifest(
     manifest = {
         "format": FORMAT,
         "id": id,
-        "schema": spec.table(schema),
-        "index": spec.used_table(index, "zhiyin.indexes"),
+        "schema": spec.table(schema, whole=True),
+        "index": spec.used_table(index, "zhiyin.indexes", whole=True),
         **facts,
         "files": checksums(folder),
     }

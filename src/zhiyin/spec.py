@@ -117,15 +117,16 @@ def examples(package: str) -> list[Any]:
     ]
 
 
-def table(spec: object) -> dict[str, Any]:
-    """The table that `build` makes `spec` from: defaults left out, `use` where its place needs one."""
+def table(spec: object, *, whole: bool = False) -> dict[str, Any]:
+    """The table that `build` makes `spec` from, `use` where its place needs one. Defaults are left out, unless it is to
+    be `whole`: what is kept in a file means the same when defaults have moved."""
     hints = typing.get_type_hints(type(spec), include_extras=True)
     result: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, spec)):
         value = getattr(spec, field.name)
-        if not field.init or _is_default(field, value):
+        if not field.init or (_is_default(field, value) and not whole):
             continue
-        result[field.name] = _plain(value, _home(hints[field.name]))
+        result[field.name] = _plain(value, _home(hints[field.name]), whole)
     return result
 
 
@@ -135,9 +136,9 @@ def paths(spec: object) -> dict[str, Path]:
     return {name: value for name, value in values.items() if isinstance(value, Path)}
 
 
-def used_table(spec: object, package: str) -> dict[str, Any]:
+def used_table(spec: object, package: str, *, whole: bool = False) -> dict[str, Any]:
     """`table(spec)` with the `use` that finds its class again from `package`."""
-    return {"use": _use(type(spec), package), **table(spec)}
+    return {"use": _use(type(spec), package), **table(spec, whole=whole)}
 
 
 def used_build(table: Mapping[str, object], package: str, where: str = "", kind: type[Any] = object) -> Any:
@@ -262,11 +263,11 @@ def _is_default(field: "dataclasses.Field[Any]", value: object) -> bool:
     return False
 
 
-def _plain(value: Any, package: str) -> Any:
+def _plain(value: Any, package: str, whole: bool) -> Any:
     if isinstance(value, tuple | list):
-        return [_plain(v, package) for v in value]
+        return [_plain(v, package, whole) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return used_table(value, package) if package else table(value)
+        return used_table(value, package, whole=whole) if package else table(value, whole=whole)
     if isinstance(value, Mapping):
-        return {k: _plain(v, "") for k, v in value.items()}
+        return {k: _plain(v, "", whole) for k, v in value.items()}
     return str(value) if isinstance(value, Path) else value

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from zhiyin.errors import DataError, SpecError, TrainingError
 from zhiyin.evaluation.report import evaluate
 from zhiyin.features.schema import Schema
 from zhiyin.features.time import ExampleAge
+from zhiyin.learning import checkpoint
 from zhiyin.learning.distributed import ALONE
 from zhiyin.learning.fit import RUN_LENGTH, Fitted, Plan, Progress, Training, TrainingRun, choose_device, fit, learnable
 from zhiyin.learning.hard import Impressions, Mined
@@ -259,6 +260,26 @@ def test_another_recipe_in_the_same_folder_is_refused(ring: tuple[Prepared, Spli
     train(ring, tmp_path, plan(Training(epochs=1, batch_size=256)))
     with pytest.raises(TrainingError, match=r"another recipe or other data.*--fresh"):
         train(ring, tmp_path, plan(Training(epochs=1, batch_size=128)))
+
+
+def test_a_run_keeps_its_settings_when_defaults_move(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
+    """What is kept names every setting; what was kept before a setting was there has it as it is by default."""
+    made = plan(Training(epochs=1, batch_size=256))
+    fitted, _ = train(ring, tmp_path, made)
+    tensors, facts = checkpoint.load(tmp_path / "last.safetensors")
+    for name, kind in (("training", Training), ("optimizer", Optimizer), ("model", YouTubeDNN)):
+        assert {field.name for field in fields(kind)} <= facts["plan"][name].keys()
+    for left_out, same in (("precision", True), ("batch_size", False)):
+        training = {key: value for key, value in facts["plan"]["training"].items() if key != left_out}
+        older = {**facts, "plan": {**facts["plan"], "training": training}}
+        checkpoint.save(tmp_path / "last.safetensors", tensors, older)
+        if same:
+            again, told = train(ring, tmp_path, made)
+            assert again.step == fitted.step
+            assert told == []
+        else:
+            with pytest.raises(TrainingError, match="another recipe"):
+                train(ring, tmp_path, made)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_likely_cause(ring: tuple[Prepared, Split], tmp_path: Path) -> None:

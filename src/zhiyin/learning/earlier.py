@@ -41,9 +41,8 @@ class Earlier:
         """
         self._refuse_other_data(data)
         mine, tables = checkpoint.weights(model), _tables(model)
-        if spec.used_table(kind, "zhiyin.models") != self.facts["plan"]["model"] or not _fits(
-            mine, self.tensors, tables
-        ):
+        then = spec.used_build(self.facts["plan"]["model"], "zhiyin.models", str(self.folder))
+        if then != kind or not _fits(mine, self.tensors, tables):
             raise TrainingError(
                 "these are weights of another model, or of other features",
                 where=str(self.folder),

@@ -268,7 +268,7 @@ class TrainingRun:
         if not path.exists():
             return False
         tensors, facts = checkpoint.load(path)
-        if any(facts.get(name, "") != value for name, value in self._identity().items()):
+        if not self._is_mine(facts):
             if anew:
                 return False
             raise TrainingError(
@@ -421,8 +421,21 @@ class TrainingRun:
 
     def _identity(self) -> dict[str, Any]:
         counts = [len(self.data.users), len(self.data.items), len(self.data.events), len(self.split.train)]
-        told = {"plan": spec.table(self.plan), "schema": spec.table(self.schema), "counts": counts}
+        told = {"plan": _whole(self.plan), "schema": _whole(self.schema), "counts": counts}
         return {**told, "lineage": self.data.lineage}
+
+    def _is_mine(self, facts: Mapping[str, Any]) -> bool:
+        """Whether these are facts of this run; settings they do not name are as they are by default."""
+        try:
+            plan, schema = spec.build(Plan, facts["plan"]), spec.build(Schema, facts["schema"])
+        except SpecError:
+            return False
+        told = {**facts, "plan": _whole(plan), "schema": _whole(schema)}
+        return all(told.get(name, "") == value for name, value in self._identity().items())
+
+
+def _whole(settings: Plan | Schema) -> dict[str, Any]:
+    return spec.table(settings, whole=True)
 
 
 def shape_of(sequential: bool, schema: Schema, training: Training) -> Shape:
