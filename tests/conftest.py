@@ -2,6 +2,7 @@
 real servers."""
 
 import contextlib
+import functools
 import http.server
 import json
 import os
@@ -33,6 +34,7 @@ from qdrant_client.http import models
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from zhiyin import signing
 from zhiyin.data.events import EventLog
@@ -63,6 +65,16 @@ from zhiyin.stores.redis import Redis
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
+
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporter_reads_its_operators_once() -> Iterator[None]:
+    """torch's exporter parses the source of its 500 operators for every tower, and they are the same each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
 
 USERS, ITEMS, EVENTS_PER_USER = 40, 60, 12
 START = 1_700_000_000_000
@@ -115,7 +127,9 @@ Publisher = Callable[..., Release]
 @pytest.fixture(scope="session")
 def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
     """published(root, id, seed=0, index=Exact()): a release of an untrained YouTubeDNN, whose seed is all its taste;
-    its weights times `scale`."""
+    its weights times `scale`. A tower is traced once for its seed and scale, and every publish proves it anew."""
+    traced: dict[tuple[Any, ...], Any] = {}
+    export = torch.onnx.export
 
     def make(
         root: Path | Releases,
@@ -130,18 +144,27 @@ def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
         with torch.no_grad():
             for weights in model.parameters():
                 weights.mul_(scale)
-        return publish(
-            model,
-            examples.schema,
-            data,
-            sample=examples.queries(split.test.starts),
-            popular=np.arange(ITEMS, dtype=np.int32),
-            index=index,
-            root=root,
-            id=id,
-            facts={"created": "2026-01-01T00:00:00+00:00", "metrics": {}},
-            promise=Promise(overlap=overlap, k=10),
-        )
+
+        def once(tower: Any, inputs: Any, **options: Any) -> Any:
+            key = (seed, scale, *options["input_names"])
+            if key not in traced:
+                traced[key] = export(tower, inputs, **options)
+            return traced[key]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.onnx, "export", once)
+            return publish(
+                model,
+                examples.schema,
+                data,
+                sample=examples.queries(split.test.starts),
+                popular=np.arange(ITEMS, dtype=np.int32),
+                index=index,
+                root=root,
+                id=id,
+                facts={"created": "2026-01-01T00:00:00+00:00", "metrics": {}},
+                promise=Promise(overlap=overlap, k=10),
+            )
 
     return make
 
