@@ -3,6 +3,7 @@ real servers."""
 
 import contextlib
 import functools
+import gc
 import http.server
 import json
 import os
@@ -66,6 +67,16 @@ from zhiyin.stores.redis import Redis
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
 
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -296,12 +307,14 @@ def replicated(tmp_path: Path, redis_cluster: RedisCluster) -> Iterator[tuple[Re
     with replica.client() as client, master.client() as other:
         asked: Any = client
         id = cast(Any, other).execute_command("CLUSTER MYID").decode()
+        asked.config_set("cluster-node-timeout", 1000)  # how soon a master is taken for dead
         for node in cluster.nodes:
             asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
         wait_until(lambda: replicates(asked, id))
         wait_until(lambda: asked.info("replication")["master_link_status"] == "up")
     for node in cluster.nodes:
         with node.client() as client:
+            client.config_set("cluster-node-timeout", 1000)
             wait_until(lambda: replicas(client, id) == [replica.address])
     yield cluster, replica
     cluster.kill()
