@@ -2,6 +2,8 @@
 real servers."""
 
 import contextlib
+import functools
+import gc
 import http.server
 import json
 import os
@@ -33,6 +35,7 @@ from qdrant_client.http import models
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from zhiyin import signing
 from zhiyin.data.events import EventLog
@@ -63,6 +66,26 @@ from zhiyin.stores.redis import Redis
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporter_reads_its_operators_once() -> Iterator[None]:
+    """torch's exporter parses the source of its 500 operators for every tower, and they are the same each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
 
 USERS, ITEMS, EVENTS_PER_USER = 40, 60, 12
 START = 1_700_000_000_000
@@ -115,7 +138,9 @@ Publisher = Callable[..., Release]
 @pytest.fixture(scope="session")
 def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
     """published(root, id, seed=0, index=Exact()): a release of an untrained YouTubeDNN, whose seed is all its taste;
-    its weights times `scale`."""
+    its weights times `scale`. A tower is traced once for its seed and scale, and every publish proves it anew."""
+    traced: dict[tuple[Any, ...], Any] = {}
+    export = torch.onnx.export
 
     def make(
         root: Path | Releases,
@@ -130,18 +155,27 @@ def published(data: Prepared, split: Split, examples: Examples) -> Publisher:
         with torch.no_grad():
             for weights in model.parameters():
                 weights.mul_(scale)
-        return publish(
-            model,
-            examples.schema,
-            data,
-            sample=examples.queries(split.test.starts),
-            popular=np.arange(ITEMS, dtype=np.int32),
-            index=index,
-            root=root,
-            id=id,
-            facts={"created": "2026-01-01T00:00:00+00:00", "metrics": {}},
-            promise=Promise(overlap=overlap, k=10),
-        )
+
+        def once(tower: Any, inputs: Any, **options: Any) -> Any:
+            key = (seed, scale, *options["input_names"])
+            if key not in traced:
+                traced[key] = export(tower, inputs, **options)
+            return traced[key]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.onnx, "export", once)
+            return publish(
+                model,
+                examples.schema,
+                data,
+                sample=examples.queries(split.test.starts),
+                popular=np.arange(ITEMS, dtype=np.int32),
+                index=index,
+                root=root,
+                id=id,
+                facts={"created": "2026-01-01T00:00:00+00:00", "metrics": {}},
+                promise=Promise(overlap=overlap, k=10),
+            )
 
     return make
 
@@ -273,12 +307,14 @@ def replicated(tmp_path: Path, redis_cluster: RedisCluster) -> Iterator[tuple[Re
     with replica.client() as client, master.client() as other:
         asked: Any = client
         id = cast(Any, other).execute_command("CLUSTER MYID").decode()
+        asked.config_set("cluster-node-timeout", 1000)  # how soon a master is taken for dead
         for node in cluster.nodes:
             asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
         wait_until(lambda: replicates(asked, id))
         wait_until(lambda: asked.info("replication")["master_link_status"] == "up")
     for node in cluster.nodes:
         with node.client() as client:
+            client.config_set("cluster-node-timeout", 1000)
             wait_until(lambda: replicas(client, id) == [replica.address])
     yield cluster, replica
     cluster.kill()

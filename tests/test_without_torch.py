@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "format-1"
@@ -30,10 +32,39 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "venv", with_pip=False)
     python = folder / "venv" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    install = [*pip, "install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"), str(project)]
+    install = [*pip, "install", "-q", "--no-compile", "--no-deps", str(project)]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+    (zhiyin,) = metadata.distributions(name="zhiyin", path=[str(packages)])
+    for name in needed(zhiyin.requires or ()):
+        link(name, packages)
     return python
+
+
+def needed(requirements: Iterable[str]) -> set[str]:
+    """The packages that pip would install for these: theirs too, and those that an extra of one brings."""
+    found: set[str] = set()
+    waiting = [(Requirement(words), "") for words in requirements]
+    asked: set[tuple[str, str]] = set()
+    while waiting:
+        one, extra = waiting.pop()
+        if one.marker and not one.marker.evaluate({"extra": extra}):
+            continue
+        found.add(one.name)
+        for wanted in {"", *one.extras}:
+            if (one.name, wanted) not in asked:
+                asked.add((one.name, wanted))
+                waiting += [(Requirement(words), wanted) for words in metadata.requires(one.name) or ()]
+    return found
+
+
+def link(name: str, packages: Path) -> None:
+    """Let an environment have a package that is installed here: copying is most of what pip does."""
+    distribution = metadata.distribution(name)
+    for top in {path.parts[0] for path in distribution.files or ()} - {"..", "__pycache__"}:
+        if not (packages / top).exists():
+            (packages / top).symlink_to(str(distribution.locate_file(top)))
 
 
 def zhiyin(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

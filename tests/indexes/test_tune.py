@@ -1,6 +1,8 @@
 """Tuning: with backends and a clock whose answer is known, and with the real ones."""
 
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -297,6 +299,69 @@ def test_a_rival_may_win_with_other_cells(monkeypatch: pytest.MonkeyPatch) -> No
     assert tuned.measured["catalogue"][1]["queries_per_second"] == pytest.approx(1000 / 160, rel=0.01)
     monkeypatch.setattr(tuning, "RIVAL", 0.6)
     assert faked(Auto(overlap=0.8, seconds=1000), (Ahead, Celled8)).spec == Ahead(80)
+
+
+class Near(Slow):
+    cost = 1.2
+
+
+class Slower(Slow):
+    cost = 4.0
+
+
+class Slowest(Slow):
+    cost = 5.0
+
+
+def test_indexes_that_lost_are_given_back_before_the_next_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those of the whole catalogue only the winner so far and its rivals live: not a former winner, which the sample
+    had flattered, nor whoever lost last."""
+    monkeypatch.setattr(tuning, "SAMPLE", 250)
+    monkeypatch.setattr(tuning, "PILOT", 100)
+    monkeypatch.setattr(tuning, "CLOSE", 0.0)
+    made: list[weakref.ref[FakeIndex]] = []
+    seen: list[tuple[str, set[str]]] = []
+    speed, build, other, cells = Bench.speed, Slow.build, FakeIndex.searched_with, tuning._with_best_cells
+
+    def flattering(bench: Bench, index: Any) -> float:
+        return speed(bench, index) * (100 if isinstance(index, FakeIndex) and flattered(index) else 1)
+
+    def flattered(index: FakeIndex) -> bool:
+        return type(index.spec) is Slow and len(index) < len(VECTORS)
+
+    def remembered(index: FakeIndex) -> FakeIndex:
+        made.append(weakref.ref(index))
+        return index
+
+    def living() -> set[str]:
+        gc.collect()
+        there = [index for index in (one() for one in made) if index is not None]
+        return {type(index.spec).__name__ for index in there if len(index) == len(VECTORS)}
+
+    def building(entrant: Slow, vectors: Vectors) -> FakeIndex:
+        if len(vectors) == len(VECTORS):
+            seen.append((type(entrant).__name__, living()))
+        return remembered(build(entrant, vectors))
+
+    def ending(*rest: Any) -> Any:
+        seen.append(("", living()))
+        return cells(*rest)
+
+    monkeypatch.setattr(Bench, "speed", flattering)
+    monkeypatch.setattr(Slow, "build", building)
+    monkeypatch.setattr(FakeIndex, "searched_with", lambda index, settings: remembered(other(index, settings)))
+    monkeypatch.setattr(tuning, "_with_best_cells", ending)
+    tuned = faked(Auto(overlap=0.8, seconds=10_000), (Slowest, Slower, Near, Fast, Slow), VECTORS)
+    assert tuned.spec == Fast(80)
+    assert seen == [
+        ("Slow", set()),
+        ("Fast", {"Slow"}),
+        ("Near", {"Fast"}),
+        ("Slower", {"Fast", "Near"}),
+        ("Slowest", {"Fast", "Near"}),
+        ("", {"Fast", "Near"}),
+    ]
+    assert living() == {"Fast"}
 
 
 @dataclass(frozen=True)

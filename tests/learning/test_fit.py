@@ -1,7 +1,7 @@
 """Training: it learns, it resumes to the bit, several processes are one, and what cannot be is refused."""
 
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -143,7 +143,7 @@ plan = Plan(
     Training(epochs={epochs}, batch_size=200, measure=5, checkpoint_minutes=0, patience=0, device="cpu"),
 )
 fit(plan, data, split, Schema(history_length=10).fit(data, split), Path({folder!r}),
-    lambda p: print(p.step, p.loss, flush=True))
+    lambda p: writer and writer.send_bytes(b"%d" % p.step))
 """
 
 
@@ -154,20 +154,23 @@ def script(data: Path, folder: Path, epochs: int, negatives: str = "Uniform") ->
 def test_a_run_killed_at_any_moment_ends_in_the_same_bits(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
     """SIGKILL again and again at odd moments, until a run gets through."""
     ring[0].save(tmp_path / "data")
-    whole = [sys.executable, "-c", script(tmp_path / "data", tmp_path / "whole", 30)]
-    subprocess.run(whole, check=True, capture_output=True)
+    exec(script(tmp_path / "data", tmp_path / "whole", 20), {"writer": None})  # noqa: S102
     random, killed = np.random.default_rng(0), 0
+    fork = multiprocessing.get_context("forkserver")  # whose one process imports torch once
+    fork.set_forkserver_preload(["zhiyin.learning.fit"])
     for _ in range(8):
-        run = subprocess.Popen(
-            [sys.executable, "-c", script(tmp_path / "data", tmp_path / "cut", 30)], stdout=subprocess.PIPE, text=True
-        )
-        assert run.stdout is not None
+        reader, writer = fork.Pipe(duplex=False)
+        run = fork.Process(target=exec, args=(script(tmp_path / "data", tmp_path / "cut", 20), {"writer": writer}))
+        run.start()
+        writer.close()
         if killed < 2:
-            run.stdout.readline()  # it has begun to learn
+            reader.recv_bytes()  # it has begun to learn
             time.sleep(float(random.uniform(0, 0.3)))
-            run.send_signal(signal.SIGKILL)
-        _, code = run.stdout.read(), run.wait()
-        run.stdout.close()
+            run.kill()
+        run.join()
+        code = run.exitcode
+        reader.close()
+        run.close()
         if code == 0:
             break
         killed += 1
@@ -184,15 +187,13 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(ring: tuple[Prepared, 
 def test_two_processes_are_one(ring: tuple[Prepared, Split], tmp_path: Path) -> None:
     """Same global batch, same negatives, same steps: the weights agree but for the order of sums."""
     ring[0].save(tmp_path / "data")
-    for count, name in ((1, "one"), (2, "two")):
-        path = tmp_path / f"{name}.py"
-        path.write_text(script(tmp_path / "data", tmp_path / name, 2, "Mixed"))
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        ended = subprocess.run(
-            [sys.executable, *launch, str(path)], capture_output=True, text=True, env=environment, check=False
-        )
-        assert ended.returncode == 0, ended.stderr[-3000:]
+    exec(script(tmp_path / "data", tmp_path / "one", 2, "Mixed"), {"writer": None})  # noqa: S102
+    path = tmp_path / "two.py"
+    path.write_text("writer = None\n" + script(tmp_path / "data", tmp_path / "two", 2, "Mixed"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    ended = subprocess.run(launch, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
     one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for key in one:

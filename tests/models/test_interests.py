@@ -275,8 +275,8 @@ def world() -> tuple[Prepared, Split]:
 
 def recall(spec: ModelSpec, world: tuple[Prepared, Split], folder: Path) -> float:
     data, split = world
-    training = Training(epochs=12, batch_size=512, validate_every=12, patience=0)
-    plan = Plan(spec, WholeCatalogue(), optimizer=Optimizer(lr=0.006, table_lr=0.03, decay="none"), training=training)
+    training = Training(epochs=4, batch_size=256, validate_every=4, patience=0)
+    plan = Plan(spec, WholeCatalogue(), optimizer=Optimizer(lr=0.01, table_lr=0.05, decay="none"), training=training)
     fitted = fit(plan, data, split, Schema(history_length=20).fit(data, split), folder)
     return evaluate({"model": fitted.scorer(data)}, data, split.test, ks=(40,)).value("model", "recall@40")
 

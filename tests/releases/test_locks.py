@@ -40,7 +40,7 @@ import sys, time
 from pathlib import Path
 from zhiyin.places import leases
 from zhiyin.releases import Releases
-leases.LEASE = 3.0
+leases.LEASE = 1.5
 releases = Releases(Path(sys.argv[1]), sys.argv[2])
 what = releases.publishing("20260109-000000-0000") if sys.argv[3] == "publish" else releases.changing()
 if sys.argv[3] == "use":
@@ -125,7 +125,7 @@ def test_what_a_killed_server_used_is_no_longer_in_use(there: There, add: Add) -
 def test_a_server_that_ends_well_uses_nothing_at_once(there: There, add: Add) -> None:
     releases = there()
     add(releases, A)
-    program = HOLDS.replace("leases.LEASE = 3.0", "leases.LEASE = 600.0").replace("time.sleep(600)", "input()")
+    program = HOLDS.replace("leases.LEASE = 1.5", "leases.LEASE = 600.0").replace("time.sleep(600)", "input()")
     words = another(there, "use", A)[1:]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", program, *words], **pipe) as server:  # type: ignore[call-overload]
@@ -231,7 +231,7 @@ from pathlib import Path
 from zhiyin.errors import ReleaseError
 from zhiyin.places import leases
 from zhiyin.releases import Releases
-leases.LEASE = 3.0
+leases.LEASE = 1.5
 with Releases(Path(sys.argv[1]), sys.argv[2]).publishing("20260103-000000-cccc") as building:
     shutil.copytree(sys.argv[3], building.folder, dirs_exist_ok=True)
     print("ready", flush=True)

@@ -326,7 +326,7 @@ def test_a_key_of_another_kind_is_told_and_left_alone(
 
 
 def test_what_too_few_replicas_have_is_not_said_to_be_kept(fresh: Callable[..., "RedisServer"], turns: "Turns") -> None:
-    master = fresh()
+    master = fresh("--repl-diskless-sync-delay", "0")
     replica = fresh("--replicaof", f"127.0.0.1 {master.port}")
     with replica.client() as client:
         until(lambda: cast(Any, client).info("replication")["master_link_status"] == "up")

@@ -140,18 +140,11 @@ def tune(
     exact: Index = Exact().build(vectors)
     baseline = Point(Exact(), 1.0, 0.0, bench.speed(exact))
     notes.catalogue.append(baseline)
-    end, trials = start + goal.seconds, []
-    winner: Trial | None = None
-    for trial in _on_the_catalogue(bench, vectors, goal, end, notes, families):
-        trials.append(trial)
-        if _wins(bench, trial, winner, exact):
-            winner = trial
-        if winner is not None:  # the others' indexes are given back
-            least = RIVAL * winner.point.speed
-            trials = [one for one in trials if one is winner or one.point.speed >= least]
+    end = start + goal.seconds
+    winner, rivals = _contest(bench, exact, _on_the_catalogue(bench, vectors, goal, end, notes, families))
     curve, index, seconds = [baseline], exact, 0.0
     if winner is not None:
-        winner = _with_best_cells(bench, winner, trials, vectors, goal, end, notes)
+        winner = _with_best_cells(bench, winner, rivals, vectors, goal, end, notes)
         winner = _settled(whole, held, winner, len(vectors), goal.overlap)
         curve, index, seconds = _curve(bench, winner, len(vectors)), winner.index, winner.build_seconds
     best = baseline if winner is None else winner.point
@@ -167,6 +160,22 @@ def tune(
         "seconds": round(clock() - start, 1),
     }
     return Tuned(best.spec, index, measured)
+
+
+def _contest(bench: Bench, exact: Index, trials: Iterator[Trial]) -> tuple[Trial | None, list[Trial]]:
+    """The fastest trial, timed in turns, None where exact search is faster; and those that come close to it. Indexes of
+    the others are given back before the next is built."""
+    winner: Trial | None = None
+    close: list[Trial] = []
+    for trial in trials:
+        close.append(trial)
+        if _wins(bench, trial, winner, exact):
+            winner = trial
+        if winner is not None:
+            least = RIVAL * winner.point.speed
+            close = [one for one in close if one.point.speed >= least]
+        del trial
+    return winner, [one for one in close if one is not winner]
 
 
 def _on_the_catalogue(
@@ -189,6 +198,7 @@ def _on_the_catalogue(
             built += 1
             if whole is not None:
                 yield whole
+            del whole  # a loser's index must not outlast the contest
 
 
 def _ranked(
@@ -278,12 +288,11 @@ def _fastest(bench: Bench, found: Sequence[tuple[Point, Index]]) -> tuple[Point,
 
 
 def _with_best_cells(
-    bench: Bench, winner: Trial, trials: Sequence[Trial], vectors: Vectors, goal: Auto, end: float, notes: Notes
+    bench: Bench, winner: Trial, rivals: Sequence[Trial], vectors: Vectors, goal: Auto, end: float, notes: Notes
 ) -> Trial:
     """The winner, or a rival that is ahead of it, with the cells that suit them; the fastest rival first."""
-    rivals = sorted((one for one in trials if one is not winner), key=lambda one: -one.point.speed)
     winner = _with_other_cells(bench, winner, vectors, goal, end, notes)
-    for rival in rivals:
+    for rival in sorted(rivals, key=lambda one: -one.point.speed):
         other = _with_other_cells(bench, rival, vectors, goal, end, notes)
         if other is not rival and bench.faster(other.index, winner.index) > 1 + TIE:
             winner = other
