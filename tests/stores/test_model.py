@@ -163,6 +163,13 @@ class StoreMachine(RuleBasedStateMachine):
     def read_cards(self, items: list[str]) -> None:
         assert self.store.cards(items) == [self.model.cards.get(item) for item in items]
 
+    @rule(items=st.lists(ids, max_size=4), fields=st.lists(st.sampled_from(["a", "b", "none", "\ud800"]), max_size=3))
+    def read_some_fields(self, items: list[str], fields: list[str]) -> None:
+        whole = [self.model.cards.get(item) for item in items]
+        assert self.store.cards(items, fields) == [
+            None if card is None else {name: value for name, value in card.items() if name in fields} for card in whole
+        ]
+
     @rule()
     def reopen(self) -> None:
         if not isinstance(self.spec, Memory):

@@ -14,6 +14,7 @@ import pytest
 from zhiyin import spec
 from zhiyin.errors import RequestError, StoreError
 from zhiyin.stores.base import Change, Event, Page, Store, StoreSpec, UserState
+from zhiyin.stores.records import MOST_FIELDS
 from zhiyin.stores.redis import Redis
 
 SPECS: list[StoreSpec] = spec.examples("zhiyin.stores")
@@ -109,6 +110,21 @@ def test_profiles_and_cards_are_replaced_whole(store: Store) -> None:
     store.put_cards({"i": {"title": "one", "price": 1}})
     store.put_cards({"i": {"title": "two"}})
     assert store.cards(["i", "j", "i"]) == [{"title": "two"}, None, {"title": "two"}]
+
+
+@pytest.mark.parametrize("fields", [(), ("知", "", "none"), [f"f{at}" for at in range(0, 2 * MOST_FIELDS, 2)] * 2])
+def test_a_card_is_read_with_the_fields_that_are_asked(store: Store, fields: Sequence[str]) -> None:
+    """However many, and in whatever order they lie; an item without a card is none with any of them."""
+    cards: dict[str, dict[str, Any]] = {
+        "odd": {name: {"deep": [at, None, "x"]} for at, name in enumerate([*ODD, ""])},
+        "long": {f"f{at}": at for at in range(3 * MOST_FIELDS)},
+        "empty": {},
+    }
+    store.put_cards(cards)
+    wanted = [{name: card[name] for name in card if name in fields} for card in cards.values()]
+    for _ in range(2):
+        assert store.cards([*cards, "never put"], fields) == [*wanted, None]
+    assert store.cards([*cards, "never put"]) == [*cards.values(), None]
 
 
 def test_dropped_cards_are_gone_and_others_stay(store: Store) -> None:

@@ -323,7 +323,7 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
     ]
     if found.cards is not None:
         for candidate, card in zip(candidates, found.cards, strict=True):
-            candidate.card = None if card is None else dict(card)
+            candidate.card = card if card is None or isinstance(card, dict) else dict(card)
     if found.sources is not None:
         for candidate, sources in zip(candidates, found.sources, strict=True):
             candidate.sources = [From(one.channel, one.rank, one.score) for one in sources]

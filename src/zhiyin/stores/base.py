@@ -86,8 +86,9 @@ class UserStore(Protocol):
 class ItemStore(Protocol):
     """Item cards, and a log of items that were put or deleted. Safe from many threads; durable on return."""
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
-        """Each item's card, None where none was put, in one round trip."""
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
+        """Each item's card, None where none was put, in one round trip. `fields`: which of the cards' fields are
+        wanted (one that a card has not is left out); None: all."""
         ...
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:

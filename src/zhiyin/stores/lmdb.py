@@ -31,6 +31,7 @@ from zhiyin.stores.records import (
     checked_events,
     checked_profiles,
     decode,
+    decode_cards,
     digest,
     encode,
     identity,
@@ -44,7 +45,7 @@ _TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards", b"changes", b"l
 @dataclass(frozen=True, slots=True)
 class LMDB:
     """`path`: the folder it lies in, made when it is not there. `keep`: the newest events that a user keeps.
-    `map_gb`: the most it may grow to; address space, not disk. `card_cache`: cards that stay decoded in this process
+    `map_gb`: the most it may grow to; address space, not disk. `card_cache`: cards that stay in this process
     until any process puts cards."""
 
     path: Path = Path("store")
@@ -106,14 +107,14 @@ class LMDBStore:
             for user, profile in checked.items():
                 transaction.put(digest(user), encode(profile), db=self._profiles)
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
         with self._transaction() as transaction:
 
-            def fetch(missing: list[str]) -> list[Card | None]:
-                found = [transaction.get(digest(item), db=self._cards) for item in missing]
-                return [None if card is None else decode(card) for card in found]
+            def fetch(missing: list[str]) -> list[bytes | None]:
+                return [transaction.get(digest(item), db=self._cards) for item in missing]
 
-            return self._hot.cards(items, fetch, transaction.get(_PUTS, db=self._sizes))
+            packed = self._hot.cards(items, fetch, transaction.get(_PUTS, db=self._sizes))
+        return decode_cards(packed, fields)
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
-from zhiyin.stores.records import checked_cards, checked_changes, checked_events, checked_profiles, identity
+from zhiyin.stores.records import checked_cards, checked_changes, checked_events, checked_profiles, identity, only
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ class MemoryStore:
         with self._open():
             self._profiles |= checked
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
         with self._open():
-            return [self._cards.get(item) for item in items]
+            return [only(self._cards.get(item), fields) for item in items]
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)

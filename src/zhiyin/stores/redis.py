@@ -39,6 +39,7 @@ from zhiyin.stores.records import (
     checked_events,
     checked_profiles,
     decode,
+    decode_cards,
     digest,
     encode,
     identity,
@@ -323,17 +324,17 @@ class RedisStore:
             commands += [("PEXPIRE", events, self._ttl), ("PEXPIRE", ids, self._ttl)]
         self._send(commands)
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
         with self._call():
-            return self._hot.cards(items, self._fetch)
+            packed = self._hot.cards(items, self._fetch)
+        return decode_cards(packed, fields)
 
-    def _fetch(self, items: list[str]) -> list[Card | None]:
+    def _fetch(self, items: list[str]) -> list[bytes | None]:
         keys = [self._card(item) for item in items]
         if self._spec.cluster:
-            found = self._send([("GET", key) for key in keys])
-        else:
-            found = self._send([("MGET", *keys)])[0] if keys else self._send([])
-        return [None if card is None else decode(card) for card in found]
+            return self._send([("GET", key) for key in keys])
+        found: list[bytes | None] = self._send([("MGET", *keys)])[0] if keys else self._send([])
+        return found
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)
