@@ -152,6 +152,28 @@ def test_changes_come_in_the_order_they_were_put_the_last_of_each_item(store: St
     assert told(store.changes(0, 10).changes) == [("b", 6, None), ("c", 7, {}), ("a", 3, None), ("d", 9, {"n": 1})]
 
 
+def test_a_block_has_a_place_of_its_own_beside_what_was_put(store: Store) -> None:
+    store.put_changes([Change("a", 1, {"n": 1}), Change("a", 2, None, blocked=True), Change("b", 3, None)])
+    store.put_changes([Change("a", 4, None), Change("b", 5, None, blocked=True)])
+    kept = store.changes(0, 9).changes
+    assert [(one.item, one.time, one.values, one.blocked) for one in kept] == [
+        ("a", 2, None, True),
+        ("b", 3, None, None),
+        ("a", 4, None, None),
+        ("b", 5, None, True),
+    ]
+    store.put_changes([Change("b", 6, {}), Change("a", 7, None, blocked=False)])
+    assert store.prune_changes([*kept[:2], kept[3]]) == 1, "b's block alone: of the others there are newer ones"
+    kept = store.changes(0, 9).changes
+    assert [(one.item, one.time, one.values, one.blocked) for one in kept] == [
+        ("a", 4, None, None),
+        ("b", 6, {}, None),
+        ("a", 7, None, False),
+    ]
+    with pytest.raises(RequestError, match=r"^changes\[0\]\.values: a block with values; expected None"):
+        store.put_changes([Change("a", 1, {"n": 1}, blocked=True)])
+
+
 def test_changes_are_read_page_by_page_to_the_last(store: Store) -> None:
     store.put_changes([Change(f"i{at}", at, {"at": at}) for at in range(25)])
     read: list[Change] = []

@@ -71,6 +71,20 @@ def digest(*parts: str) -> bytes:
     return state.digest()
 
 
+def change_key(change: Change) -> bytes:
+    """16 bytes under which the last change of this item is kept; its last block has a place of its own."""
+    return digest(change.item) if change.blocked is None else digest(change.item, "blocked")
+
+
+def packed_change(change: Change) -> bytes:
+    return encode((change.item, change.time, change.values if change.blocked is None else change.blocked))
+
+
+def unpacked_change(packed: bytes, number: int) -> Change:
+    item, time, values = decode(packed)
+    return Change(item, time, None, number, values) if isinstance(values, bool) else Change(item, time, values, number)
+
+
 def encode(value: Any) -> bytes:
     return msgspec.msgpack.encode(value)
 
@@ -106,7 +120,9 @@ def _event(event: Event) -> Event:
 
 def _change(change: Change) -> Change:
     values = None if change.values is None else _table(change.values, ".values")
-    return Change(_id(change.item, ".item"), _time(change.time), values)
+    if values is not None and change.blocked is not None:
+        raise RequestError("a block with values", where=".values", expected="None: a block says nothing of the item")
+    return Change(_id(change.item, ".item"), _time(change.time), values, blocked=change.blocked)
 
 
 def _time(time: int) -> int:

@@ -7,8 +7,9 @@ the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that 
     PREFIX{digits}i  a set of the names of those among them that have an id
     PREFIX{digits}p  the profile
     PREFIXdigits:c   the card of an item
-    PREFIX{items}n   a sorted set of changed items, 16 bytes each, by the number of their last change
-    PREFIX{items}v   a hash of the same: item, time, values
+    PREFIX{items}n   a sorted set of changed items, 16 bytes each (others where one was blocked or unblocked), by the
+                     number of their last change
+    PREFIX{items}v   a hash of the same: item, time, values, or whether it is blocked
     PREFIX{items}f   the highest number of a change that was pruned
 
 A change's number is the server's clock in microseconds, or one more than the last: also where a failover lost the last
@@ -34,6 +35,7 @@ from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
+    change_key,
     checked_cards,
     checked_changes,
     checked_events,
@@ -43,6 +45,8 @@ from zhiyin.stores.records import (
     digest,
     encode,
     identity,
+    packed_change,
+    unpacked_change,
 )
 
 with suppress(ModuleNotFoundError):  # `open` says how to get it
@@ -352,19 +356,19 @@ class RedisStore:
     def put_changes(self, changes: Sequence[Change]) -> None:
         packed: list[bytes] = []
         for change in checked_changes(changes):
-            packed += [digest(change.item), encode((change.item, change.time, change.values))]
+            packed += [change_key(change), packed_change(change)]
         if packed:
             self._keep([("EVALSHA", _CHANGE, 3, *self._log(), *packed)])
 
     def changes(self, after: int, limit: int) -> Page:
         *found, pruned = self._send([("EVALSHA", _CHANGES, 3, *self._log(), after, max(limit, 0))])[0]
-        kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
-        changes = tuple(Change(item, time, values, number) for (item, time, values), number in kept)
+        kept = zip(found[::2], found[1::2], strict=True)
+        changes = tuple(unpacked_change(packed, int(number)) for packed, number in kept)
         self._hot.forget(change.item for change in changes)  # its card was put, too
         return Page(changes, int(pruned))
 
     def prune_changes(self, changes: Sequence[Change]) -> int:
-        told = [word for change in changes for word in (digest(change.item), change.number)]
+        told = [word for change in changes for word in (change_key(change), change.number)]
         return int(self._send([("EVALSHA", _PRUNE, 3, *self._log(), *told)])[0]) if told else 0
 
     def close(self) -> None:
