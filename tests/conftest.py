@@ -315,7 +315,7 @@ class RedisSentinels:
     def _settings(self, at: int, port: int) -> Iterator[str]:
         yield f"port {port}\nbind 127.0.0.1\nsentinel myid {at:040x}"
         yield f"sentinel monitor main 127.0.0.1 {self.servers[0].port} 2"
-        yield "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000"
+        yield "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 1000"
         for one in self.servers[1:]:
             yield f"sentinel known-replica main 127.0.0.1 {one.port}"
         for other, there in enumerate(self.ports):

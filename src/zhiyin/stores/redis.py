@@ -76,7 +76,7 @@ _SET_AT_ONCE = 500
 Command = tuple[Any, ...]
 
 APPEND = """
-local events, ids, keep, ttl = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local events, ids, keep, ttl, awaited = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local call, unpack_time, sub, byte = redis.call, struct.unpack, string.sub, string.byte
 -- The newest events, read from the list as far as needed, lie at tail[first] .. tail[last]; from tail[changed] on they
 -- are not as in the list. Of the list, `rest` were not read, `read` were, and `dropped` go from its old end.
@@ -139,7 +139,7 @@ local function is_known(event, name, has_id, place)
   return false
 end
 
-for argument = 3, #ARGV do
+for argument = 4, #ARGV do
   local event = ARGV[argument]
   local name, has_id = sub(event, 9, 25), byte(event, 9) == 1
   local place = place_of(unpack_time('>I4I4', event))
@@ -160,9 +160,14 @@ for from = changed, last, 4000 do call('RPUSH', events, unpack(tail, from, math.
 if ttl > 0 and new > 0 then
   for _, key in ipairs(KEYS) do call('PEXPIRE', key, ttl) end
 end
+if new == 0 and awaited then  -- write what is there, or WAIT, which is about this connection's writes, has none
+  call('RPUSH', events, call('LINDEX', events, -1))
+  call('LTRIM', events, 0, -2)
+end
 return new
 """
-"""KEYS: a user's events, ids and profile. ARGV: keep, ttl in ms (0: none), events. Returns how many were kept.
+"""KEYS: a user's events, ids and profile. ARGV: keep, ttl in ms (0: none), 1 where replicas are waited for, events.
+Returns how many were kept.
 
 Each event is put in its place in turn, as if it had come alone. What usually comes, events newer than all there are,
 reads one event of the list and pushes."""
@@ -303,8 +308,8 @@ class RedisStore:
         parts: dict[str, list[bytes]] = {}
         for event in checked_events(events):
             parts.setdefault(event.user, []).append(_packed(event))
-        keep, ttl = self._spec.keep, self._ttl
-        counts = self._keep([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
+        words = (self._spec.keep, self._ttl, int(self._spec.replicas > 0))
+        counts = self._keep([("EVALSHA", _APPEND, 3, *self._keys(user), *words, *parts[user]) for user in parts])
         return sum(counts)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -428,7 +433,8 @@ class RedisStore:
             answers = self._answers(commands)
             unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                unknown += [at for at, command in enumerate(commands) if command[0] == "WAIT"]
+                nodes = {self._node(commands[at][3]) for at in unknown}
+                unknown += [at for at, one in enumerate(commands) if one[0] == "WAIT" and self._node(one[3]) in nodes]
                 again = self._answers([_whole(commands[at]) for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
