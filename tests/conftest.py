@@ -321,6 +321,80 @@ def replicated(tmp_path: Path, redis_cluster: RedisCluster) -> Iterator[tuple[Re
     replica.kill()
 
 
+class RedisSentinels:
+    """A master `main`, two replicas, and three Sentinels of which two must agree; they look ten times a second, and
+    take a server that is silent for 0.3 s for gone. `servers`: the master first."""
+
+    def __init__(self, folder: Path, server: type[RedisServer]) -> None:
+        for name in ("a", "b", "c"):
+            (folder / name).mkdir()
+        words = ("--repl-diskless-sync-delay", "0")
+        master = server(folder / "a", *words)
+        self.servers = [master]
+        self.servers += [server(folder / name, *words, "--replicaof", f"127.0.0.1 {master.port}") for name in "bc"]
+        self.ports, self.processes = free_ports(3), []
+        for at, port in enumerate(self.ports):
+            settings = folder / f"sentinel-{at}.conf"
+            settings.write_text("\n".join(self._settings(at, port)))
+            command = ["redis-server", str(settings), "--sentinel"]
+            self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+
+    def wait(self) -> None:
+        """Until every Sentinel knows of all, and says that all is well."""
+        for port in self.ports:
+            wait_until(lambda port=port: listens(port))  # type: ignore[misc]
+            with redis.Redis(port=port, protocol=2) as client:
+                periods = ("info", "ping", "ask", "publish")
+                client.execute_command("SENTINEL DEBUG", *(word for one in periods for word in (f"{one}-period", 100)))
+                wait_until(lambda client=client: self._agrees(client))  # type: ignore[misc]
+
+    def _settings(self, at: int, port: int) -> Iterator[str]:
+        yield f"port {port}\nbind 127.0.0.1\nsentinel myid {at:040x}"
+        yield f"sentinel monitor main 127.0.0.1 {self.servers[0].port} 2"
+        yield "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 1000"
+        for one in self.servers[1:]:
+            yield f"sentinel known-replica main 127.0.0.1 {one.port}"
+        for other, there in enumerate(self.ports):
+            if other != at:
+                yield f"sentinel known-sentinel main 127.0.0.1 {there} {other:040x}"
+        yield ""
+
+    def _agrees(self, client: Any) -> bool:
+        """Whether this Sentinel knows of all, and all are well."""
+        told = client.sentinel_master("main")
+        known = (told["num-slaves"], told["num-other-sentinels"], told["flags"])
+        well = [one["flags"] == "slave" and one["master-link-status"] == "ok" for one in client.sentinel_slaves("main")]
+        return known == (2, 2, "master") and all(well)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(f"127.0.0.1:{port}" for port in self.ports)
+
+    def master(self) -> int:
+        """The port of the master, as the first Sentinel has it."""
+        with redis.Redis(port=self.ports[0], protocol=2) as client:
+            return int(cast(Any, client).sentinel_get_master_addr_by_name("main")[1])
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for one in self.servers:
+            one.kill()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisSentinels]:
+    """Servers that Sentinels watch."""
+    (tmp_path / "watched").mkdir()
+    sentinels = RedisSentinels(tmp_path / "watched", type(redis_server))
+    try:
+        sentinels.wait()
+        yield sentinels
+    finally:
+        sentinels.kill()
+
+
 def replicas(client: Any, id: str) -> list[str]:
     """The addresses of a master's replicas, as a node knows them."""
     known = client.execute_command("CLUSTER NODES")

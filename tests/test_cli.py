@@ -485,6 +485,10 @@ def test_pruning_releases_prunes_the_changes_that_they_have_absorbed(recipe: Pat
     assert done.code == 0
     assert "the changes of items are all kept: " in done.err
     assert "vectors.npy: damaged" in " ".join(done.err.split()).replace(" /", "/")
+    store = read.store.open()
+    store.prune_changes(store.changes(0, 9).changes)
+    store.close()
+    assert "are all kept" not in zhiyin("releases", recipe, "--prune", "9").err, "nothing to forget, nothing is opened"
 
 
 def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:

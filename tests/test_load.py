@@ -70,6 +70,15 @@ def test_what_was_changed_since_keeps_its_card(recipe: Recipe, store: Store, mon
     assert store.cards(["strange"]) == [{"title": "newer"}]
 
 
+def test_loading_unblocks_nothing_and_brings_blocked_items_newer_cards(recipe: Recipe, store: Store) -> None:
+    store.put_cards({"i1": {"title": "older"}})
+    store.put_changes([Change("i1", 1000 * (WRITTEN + 1), None, blocked=True)])
+    before = store.changes(0, 9)
+    assert pipeline.load(recipe, store) == {"items": 6, "newer": 0, "profiles": 0, "events": 6}
+    assert titles(store)[1] == "of the table"
+    assert store.changes(0, 9) == before
+
+
 def test_a_table_that_is_written_and_prepared_anew_is_the_newer(recipe: Recipe, store: Store) -> None:
     change(store, "i1", WRITTEN + 1, "newer")
     os.utime(recipe.path.parent / "items.csv", (WRITTEN + 2, WRITTEN + 2))

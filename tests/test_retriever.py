@@ -1,6 +1,6 @@
 """The online path: what is answered, from what, and to whom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
@@ -26,7 +26,7 @@ from zhiyin.errors import RequestError, SpecError
 from zhiyin.learning.examples import Examples
 from zhiyin.release import Release
 from zhiyin.retriever import Request, Retriever
-from zhiyin.stores.base import Event, Store
+from zhiyin.stores.base import Card, Event, Store
 from zhiyin.stores.memory import Memory
 
 NOW = 1_800_000_000_000
@@ -157,6 +157,33 @@ def test_cards_come_with_the_fields_asked_and_missing_ones_are_marked(release: R
         None,
     ]
     assert retriever.retrieve(release, [replace(request, hydrate=())])[0].cards is None
+
+
+def test_of_cards_only_what_some_request_needs_is_read_and_each_shows_its_own(
+    release: Release, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_cards({f"i{at}": {"title": f"t{at}", "kind": at % 3, "cover": "c"} for at in range(60)})
+    asked: list[tuple[str, ...] | None] = []
+    read = store.cards
+
+    def cards(items: Sequence[str], fields: tuple[str, ...] | None = None) -> list[Card | None]:
+        asked.append(fields)
+        return read(items, fields)
+
+    monkeypatch.setattr(store, "cards", cards)
+    title, cover, none = Request(k=2, hydrate=("title",)), Request(k=2, hydrate=("cover", "price")), Request(k=2)
+    other = replace(title, diversity=Diversity(1.0, "kind"))
+    for requests, fields in (
+        ([title], ("title",)),
+        ([title, none, cover], ("title", "cover", "price")),
+        ([other], ("title", "kind")),
+        ([title, replace(cover, hydrate=("*", "title"))], None),
+    ):
+        shown = [answer.cards for answer in Retriever(store).retrieve(release, requests)]
+        assert asked.pop() == fields
+        for request, of_it in zip(requests, shown, strict=True):
+            names = {"title", "kind", "cover"} if "*" in request.hydrate else {*request.hydrate} - {"price"}
+            assert of_it is None if not names else [set(card or ()) for card in of_it or ()] == [names] * 2
 
 
 def test_diversity_is_chosen_among_four_times_as_many(release: Release, retriever: Retriever) -> None:

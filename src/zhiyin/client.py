@@ -40,6 +40,16 @@ def delete_item(url: str, id: str) -> dict[str, Any]:
     return _answer(f"{url}/v1/items/{quote(id, safe='')}", None, "DELETE")
 
 
+def block_item(url: str, id: str) -> dict[str, Any]:
+    """Keep an item from being found by the service at `url`, until it is unblocked. Raises like `post`."""
+    return _answer(f"{url}/v1/blocks/{quote(id, safe='')}", None, "PUT")
+
+
+def unblock_item(url: str, id: str) -> dict[str, Any]:
+    """Let a blocked item be found again. Raises like `post`."""
+    return _answer(f"{url}/v1/blocks/{quote(id, safe='')}", None, "DELETE")
+
+
 def _answer(url: str, body: bytes | None, method: str = "") -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise RequestError(f"{url!r} is no address", expected="http://HOST:PORT", remedy="See --url.")

@@ -34,7 +34,8 @@ class Newer:
     def read_on(self) -> set[str]:
         """All of them by now."""
         while page := self.store.changes(self._number, CHUNK).changes:
-            self.items |= {one.item for one in page if one.values is None or one.time > self.since}
+            told = (one for one in page if one.blocked is None)  # a block leaves the card as it is
+            self.items |= {one.item for one in told if one.values is None or one.time > self.since}
             self._number = page[-1].number
         return self.items
 

@@ -443,6 +443,8 @@ def prune_changes(recipe: Recipe, now: datetime | None = None) -> pruning.Pruned
     them cannot be opened, `StoreError` where the store does not answer."""
     releases, store = recipe.releases, recipe.store.open()
     try:
+        if not store.changes(0, 1).changes:
+            return pruning.Pruned()  # and no release is opened, which reads every byte of it
         opened = [releases.open(id) for id in releases.ids()]
         return pruning.prune(store, opened, int(1e3 * (now or datetime.now(UTC)).timestamp()))
     finally:

@@ -70,11 +70,12 @@ class Tower:
 @dataclass(frozen=True, slots=True)
 class Since:
     """What became of a release's items since it was built. `fresh`: the rows of items that it was built without, those
-    put last first; `gone`: rows that are no more to be found, ascending; `patch`: the attributes of what was put, None
-    where the release has none."""
+    put last first; `gone`: rows that are no more to be found, ascending; `blocked`: those among them that are there all
+    the same, ascending; `patch`: the attributes of what was put, None where the release has none."""
 
     fresh: Rows
     gone: Rows
+    blocked: Rows
     index: Grown
     patch: Patch | None
 
@@ -126,6 +127,11 @@ class Release:
         rows = self.items.rows(items)
         there: NDArray[np.bool_] = rows != UNKNOWN
         return there if self.since is None else there & self.since.left(rows)
+
+    def blocks(self, items: Sequence[str]) -> NDArray[np.bool_]:
+        """[n] which of these items are there, and cannot be found because they are blocked."""
+        rows = self.items.rows(items)
+        return np.zeros(len(rows), bool) if self.since is None else np.isin(rows, self.since.blocked)
 
     def vectors_of(self, rows: Rows) -> Vectors:
         """[n, d] the vectors of these rows, fresh ones among them; zeros for one that is gone."""

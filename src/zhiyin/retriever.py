@@ -27,6 +27,7 @@ from zhiyin.indexes.base import Allowed
 from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
 from zhiyin.stores.outage import Outage
+from zhiyin.stores.records import only
 
 NOBODY, UNREAD = UserState(None, ()), UserState(None, ())
 """Of no user, and of one whom the store does not tell of: told apart by which of the two it is."""
@@ -104,6 +105,9 @@ class Candidates:
 Cards = list[Card | None] | Literal["unread"] | None
 """A draft's cards; None where none are needed."""
 
+Fields = tuple[str, ...] | None
+"""Names of the fields that cards are read with; None: all of them."""
+
 Slots = Mapping[str, str]
 """The channels that a request asks for, and which answers in the place of each."""
 
@@ -166,10 +170,18 @@ class Retriever:
             )
             for at, request in enumerate(requests)
         ]
-        cards = self._cards(requests, drafts)
+        fields = _card_fields(requests)
+        cards = self._cards(requests, drafts, fields)
         return [
             _candidates(
-                release, requests[at], seekers[at], draft, cards[at], places[at], ("user",) * (states[at] is UNREAD)
+                release,
+                requests[at],
+                seekers[at],
+                draft,
+                cards[at],
+                fields,
+                places[at],
+                ("user",) * (states[at] is UNREAD),
             )
             for at, draft in enumerate(drafts)
         ]
@@ -224,12 +236,13 @@ class Retriever:
         channel = "+".join(slots[slot] for slot in lists)
         return _Draft(found, release.items.ids(found.rows), channel, sources, answered.dropped)
 
-    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft]) -> list[Cards]:
-        """The cards of every draft that needs them, in one round trip; "unread" where the store did not say."""
+    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft], fields: Fields) -> list[Cards]:
+        """These fields of the cards of every draft that needs them, in one round trip; "unread" where the store did not
+        say."""
         needed = [bool(request.hydrate or request.diversity) for request in requests]
         wanted = [item for draft, there in zip(drafts, needed, strict=True) if there for item in draft.items]
         distinct = list(dict.fromkeys(wanted))
-        found = self.outage.ask(lambda: self.store.cards(distinct)) if distinct else []
+        found = self.outage.ask(lambda: self.store.cards(distinct, fields)) if distinct else []
         if found is None:
             return ["unread" if there else None for there in needed]
         cards = dict(zip(distinct, found, strict=True))
@@ -243,6 +256,13 @@ def _check(release: Release, request: Request, where: str) -> None:
     size = len(release.items)
     if not 1 <= request.k <= size:
         raise RequestError(f"{request.k}", where=where, expected=f"1 to {size}, the catalogue of release {release.id}")
+
+
+def _card_fields(requests: Sequence[Request]) -> Fields:
+    """What of the cards any of these requests needs: what it shows, and by what its candidates should differ."""
+    names = {name: None for request in requests for name in request.hydrate}
+    names |= {request.diversity.by: None for request in requests if request.diversity is not None}
+    return None if "*" in names else tuple(names)
 
 
 def _allowed(release: Release, request: Request, where: str) -> Allowed | None:
@@ -300,10 +320,11 @@ def _candidates(
     seeker: Seeker,
     draft: _Draft,
     cards: Cards,
+    fields: Fields,
     where: str,
     degraded: tuple[str, ...],
 ) -> Candidates:
-    """The answer: of the draft, what diversity chooses."""
+    """The answer: of the draft, what diversity chooses. `fields`: those that the cards were read with."""
     if cards == "unread":
         draft = _only(draft, list(range(len(draft.items)))[: request.k])
         request, degraded = replace(request, diversity=None), (*degraded, "cards")
@@ -323,7 +344,7 @@ def _candidates(
         interests=draft.found.interests.tolist(),
         history=min(len(trained_rows(release, seeker)), release.schema.history_length),
         unknown_items=unknown,
-        cards=[_fields(card, request.hydrate) for card in cards] if request.hydrate and cards is not None else None,
+        cards=_shown(cards, fields, request.hydrate) if request.hydrate and cards is not None else None,
         sources=draft.sources,
         dropped=draft.dropped,
         pulls=pulls(release, seeker, draft.found.rows) if request.explain else None,
@@ -347,7 +368,8 @@ def _only(draft: _Draft, places: list[int]) -> _Draft:
     return replace(draft, found=draft.found.only(places), items=[draft.items[at] for at in places], sources=sources)
 
 
-def _fields(card: Card | None, names: Sequence[str]) -> Card | None:
-    if card is None or "*" in names:
-        return card
-    return {name: card[name] for name in names if name in card}
+def _shown(cards: list[Card | None], fields: Fields, names: tuple[str, ...]) -> list[Card | None]:
+    """The cards as a request asks for them; `fields`: those that they were read with, for all requests at once."""
+    if "*" in names or (fields is not None and set(fields) == set(names)):
+        return cards
+    return [only(card, names) for card in cards]

@@ -21,7 +21,7 @@ from zhiyin.stores.base import Event, StoreSpec
 from zhiyin.stores.redis import Redis, RedisStore
 
 if TYPE_CHECKING:
-    from conftest import RedisCluster, RedisServer, Turns
+    from conftest import RedisCluster, RedisSentinels, RedisServer, Turns
 
 NOW = 1_800_000_000_000
 SECONDS = NOW / 1000
@@ -459,6 +459,33 @@ def test_a_master_of_a_cluster_killed_under_load_whose_replica_takes_over(
         load.ended(store)
     with replica.client() as client:
         assert cast(Any, client).info("replication")["role"] == "master"
+    store.close()
+
+
+def test_a_master_killed_under_load_whose_sentinels_name_another(releases: Releases, watched: "RedisSentinels") -> None:
+    """What was accepted, a replica has; so it is there once whichever of the two takes over."""
+    spec = Redis(sentinels=watched.addresses, service="main", replicas=1, keep=1_000_000, timeout=1.0)
+    store, victim = spec.open(), watched.servers[0]
+    with Live(releases, store) as live, running(create(live, store, Service(), lambda: NOW)) as url:
+        live.block("i7", NOW, blocked=True)
+        load = Load(url)
+        try:
+            load.reach(5)
+            victim.kill()
+            until(lambda: (load.answers["degraded"] > 0 and bool(load.refused)) or bool(load.broken))
+            load.reach(5)
+        finally:
+            load.done.set()
+        load.ended(store)
+        until(lambda: not live.store_trouble)
+    assert watched.master() in {one.port for one in watched.servers[1:]}
+    assert Live(releases, store).release.finds(["i7", "i8"]).tolist() == [False, True]
+    victim.start()
+    with victim.client() as client:
+        until(lambda: cast(Any, client).info("replication")["role"] == "slave")
+        until(lambda: cast(Any, client).info("replication")["master_link_status"] == "up")
+    written = [Event("after", "i1", 1, id="once")]
+    assert (store.append(written), store.append(written)) == (1, 0)
     store.close()
 
 

@@ -154,12 +154,13 @@ def test_events_are_kept_and_the_next_request_sees_them(client: httpx.Client, st
 def test_items_and_their_cards(client: httpx.Client, store: Store) -> None:
     store.put_cards({"a/b?c": {"title": "odd"}, "\r\n": {}})
     told = client.get("/v1/items/i3").json()
-    assert told == {"item_id": "i3", "card": {"title": "title 3", "price": 3}, "in_release": True}
-    assert client.get("/v1/items/i40").json() == {"item_id": "i40", "card": None, "in_release": True}
+    assert told == {"item_id": "i3", "card": {"title": "title 3", "price": 3}, "in_release": True, "blocked": False}
+    assert client.get("/v1/items/i40").json() == {"item_id": "i40", "card": None, "in_release": True, "blocked": False}
     assert client.get("/v1/items/a%2Fb%3Fc").json() == {
         "item_id": "a/b?c",
         "card": {"title": "odd"},
         "in_release": False,
+        "blocked": False,
     }
     assert client.get("/v1/items/%0D%0A").json()["card"] == {}
     gone = client.get("/v1/items/unheard")
@@ -339,7 +340,12 @@ def test_before_any_release_it_is_not_ready_and_events_are_kept_all_the_same(tmp
         assert client.get("/healthz").status_code == 200
         kept = client.post("/v1/events", json={"events": [{"user_id": "u", "item_id": "i1"}]})
         assert kept.json() == {"accepted": 1, "duplicates": 0, "unknown_items": []}
-        assert client.get("/v1/items/i1").json() == {"item_id": "i1", "card": {"title": "one"}, "in_release": False}
+        assert client.get("/v1/items/i1").json() == {
+            "item_id": "i1",
+            "card": {"title": "one"},
+            "in_release": False,
+            "blocked": False,
+        }
         assert client.get("/docs").status_code == 200
 
 

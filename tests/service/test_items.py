@@ -17,6 +17,8 @@ import pytest
 
 from zhiyin import client as asking
 from zhiyin import spec
+from zhiyin.channels.listed import Listed
+from zhiyin.channels.online import Online
 from zhiyin.errors import RequestError, StoreError
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Features
@@ -120,6 +122,106 @@ def test_two_replicas_on_every_store(example: StoreSpec, placed: Placed, tmp_pat
         assert (told["fresh_items"], told["deleted_items"], told["store_error"]) == (1, 8, "")
         for store in stores:
             store.close()
+
+
+def block(client: httpx.Client, id: str, method: str = "PUT") -> dict[str, Any]:
+    answer = client.request(method, path(id).replace("items", "blocks", 1))
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+@pytest.mark.parametrize("example", spec.examples("zhiyin.stores"), ids=lambda one: str(one)[:50])
+def test_blocked_items_on_every_store_and_two_replicas(
+    example: StoreSpec, placed: Placed, tmp_path: Path, releases: Releases
+) -> None:
+    """A block is apart from all else that becomes of an item: it holds over puts, deletions, restarts and releases."""
+    place = placed(example, tmp_path)
+    with ExitStack() as open:
+        stores = [place.open()]
+        stores.append(stores[0] if isinstance(example, Memory) else place.open())
+        one, two = (open.enter_context(replica(releases, store)) for store in stores)
+        put(one, *(item(id, "b", card={"cover": "c"}) for id in ODD))
+        until(lambda: found(two) == found(one))
+        before = found(one)
+        for id in (*ODD, "i3"):
+            assert block(one, id) == {"item_id": id, "blocked": True, "in_release": True}
+        assert block(one, "later") == {"item_id": "later", "blocked": True, "in_release": False}
+        assert found(one).keys() == {f"i{row}" for row in range(60) if row != 3}
+        until(lambda: found(two) == found(one))
+        for client in (one, two):
+            told = client.get(path(ODD[0])).json()
+            assert (told["card"]["cover"], told["in_release"], told["blocked"]) == ("c", True, True)
+            assert client.get(path("later")).status_code == 404
+            state = client.get("/v1/releases/live").json()
+            assert (state["fresh_items"], state["deleted_items"], state["blocked_items"]) == (0, 0, len(ODD) + 1)
+        kept = put(two, item("later", "a"), item("i3", "z"), item("i5", "z"))
+        assert kept == {"added": 1, "replaced": 2, "unread": [], "blocked": ["later", "i3"]}
+        assert found(two, filter='tags any ["z"]').keys() == {"i5"}
+        assert delete(two, ODD[1]).json() == {"item_id": ODD[1], "found": False}
+        assert block(two, ODD[1], "DELETE") == {"item_id": ODD[1], "blocked": False, "in_release": False}
+        releases.point(NEW)
+        until(lambda: all(client.get("/readyz").json()["release"] == NEW for client in (one, two)))
+        with replica(releases, place.open() if stores[0] is not stores[1] else stores[0]) as restarted:
+            for client in (one, two, restarted):
+                assert found(client).keys() == {f"i{row}" for row in range(60) if row != 3}
+        for id in (*ODD, "i3", "later"):
+            block(one, id, "DELETE")
+        left = found(one)
+        assert left.keys() == before.keys() - {ODD[1]} | {"later"}
+        assert all(left[id] == before[id] for id in (*ODD[2:], ODD[0], "i4"))
+        assert found(one, filter='tags any ["z"]').keys() == {"i3", "i5"}
+        until(lambda: found(two) == left)
+        for store in stores:
+            store.close()
+
+
+def test_no_channel_merge_filter_or_explanation_names_what_is_blocked(published: Publisher, tmp_path: Path) -> None:
+    """By every channel that needs no tables, by one of the service's own, and by all merges."""
+    online = Online(channels={"own": Listed(("i2", "i3", "n1"))})
+    store, releases = Memory().open(), Releases(tmp_path)
+    published(tmp_path, OLD)
+    with (
+        Live(releases, store, interval=0.05, follow_interval=0.02) as live,
+        running(create(live, store, Service(max_k=100), lambda: NOW, online)) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        put(client, item("n1", "a"), item("n2", "a"))
+        client.post("/v1/events", json={"events": [{"user_id": "u", "item_id": one} for one in ("i2", "i7", "i9")]})
+        channels = ["deep", "popular", "item_to_item", "own"]
+        bodies: list[dict[str, Any]] = [{"channels": [name]} for name in channels]
+        bodies += [
+            {"channels": channels, "merge": merge}
+            for merge in (
+                {"by": "rrf"},
+                {"by": "calibrated"},
+                {"by": "round_robin"},
+                {"by": "quota", "shares": {"own": 1}},
+            )
+        ]
+        bodies += [{"filter": 'tags any ["a"]'}, {"filter": "not missing(title)", "exclude_seen": False}]
+        wanted = [{"user_id": "u", "k": 50, "explain": True, "exclude_seen": False, **body} for body in bodies]
+
+        def named() -> set[str]:
+            answers = client.post("/v1/retrieve", json={"requests": wanted}).json()["results"]
+            candidates = [one for answer in answers for one in answer["candidates"]]
+            near = {pull["item_id"] for one in candidates for pull in one["explanation"]["history"]}
+            assert all(answer["candidates"] for answer in answers)
+            return {one["item_id"] for one in candidates} | near
+
+        gone = {"n1", "i2", "i0"}
+        assert named() >= gone
+        for id in gone:
+            block(client, id)
+        assert not named() & gone
+        assert "n2" in named()
+        for id in gone:
+            block(client, id, "DELETE")
+        assert named() >= gone
+        assert client.put("/v1/blocks/" + "x" * 1025).json()["error"]["where"] == "item_id"
+        assert client.put("/v1/blocks/%ff").json()["error"]["where"] == "item_id"
+        assert client.delete("/v1/blocks/").status_code == 400
+        assert client.post("/v1/blocks/i1").status_code == 405, "no web page may send that unasked"
 
 
 def test_a_new_item_is_placed_by_its_content_as_the_item_tower_says(client: httpx.Client, releases: Releases) -> None:
@@ -353,7 +455,7 @@ def test_an_id_in_a_path_that_is_no_utf8_is_refused_and_not_read_as_another(clie
 def test_names_that_the_release_does_not_read_are_told_and_shown_on_the_card(client: httpx.Client) -> None:
     told = {"tags": ["a"], "titel": "misspelt", "price": 3}
     assert put(client, {"item_id": "n", "values": told}) == {"added": 1, "replaced": 0, "unread": ["price", "titel"]}
-    assert client.get("/v1/items/n").json() == {"item_id": "n", "card": told, "in_release": True}
+    assert client.get("/v1/items/n").json() == {"item_id": "n", "card": told, "in_release": True, "blocked": False}
 
 
 def test_values_are_held_against_what_their_features_can_read(release: Release) -> None:
@@ -425,6 +527,9 @@ def test_the_client_puts_and_deletes(client: httpx.Client) -> None:
     url = str(client.base_url).rstrip("/")
     assert asking.put_items(url, [item("a/b", "a")]) == {"added": 1, "replaced": 0, "unread": []}
     assert asking.item(url, "a/b")["card"]["title"] == "title of a/b"
+    assert asking.block_item(url, "a/b") == {"item_id": "a/b", "blocked": True, "in_release": True}
+    assert "a/b" not in found(client)
+    assert asking.unblock_item(url, "a/b") == {"item_id": "a/b", "blocked": False, "in_release": True}
     assert asking.delete_item(url, "a/b") == {"item_id": "a/b", "found": True}
     with pytest.raises(RequestError, match=r"items\[0\]\.values: nothing"):
         asking.put_items(url, [{"item_id": "n", "values": {}}])

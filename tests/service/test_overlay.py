@@ -60,7 +60,9 @@ class OverlayMachine(RuleBasedStateMachine):
         self.original = dict(zip(KNOWN, self.data.item_table.records(0, 60), strict=True))
         self.model: dict[str, dict[str, Any]] = dict(self.original)
         self.changed: set[str] = set()
+        self.blocked: set[str] = set()
         self.log: dict[str, Change] = {}
+        self.blocks: dict[str, Change] = {}
         self.number = 0
         self.old = [(self.release, self.told(self.release))]
 
@@ -93,11 +95,41 @@ class OverlayMachine(RuleBasedStateMachine):
             self.model[item] = self.original.get(item, told)
             (self.changed.discard if item in self.original else self.changed.add)(item)
 
+    @rule(items=st.lists(st.sampled_from([*IDS, "never"]), min_size=1, max_size=4, unique=True), told=values)
+    def block(self, items: list[str], told: dict[str, Any]) -> None:
+        """The last of them is put, too, in the same page."""
+        self.overlay.apply(
+            [*self.told_blocked(items, blocked=True), *self.changes(items[-1:], self.late, [told])]
+            if items[-1] != "never"
+            else self.told_blocked(items, blocked=True)
+        )
+        if items[-1] != "never":
+            self.model[items[-1]] = told
+            self.changed.add(items[-1])
+
+    @rule(items=st.lists(st.sampled_from([*IDS, "never"]), min_size=1, max_size=8, unique=True))
+    def unblock(self, items: list[str]) -> None:
+        self.overlay.apply(self.told_blocked(items, blocked=False))
+
+    def told_blocked(self, items: list[str], *, blocked: bool) -> list[Change]:
+        self.blocked = self.blocked | set(items) if blocked else self.blocked - set(items)
+        made = []
+        for item in items:
+            self.number += 1
+            made.append(Change(item, 0, None, self.number, blocked))
+            self.blocks[item] = made[-1]
+        return made
+
+    @property
+    def there(self) -> dict[str, dict[str, Any]]:
+        """What should be found."""
+        return {item: told for item, told in self.model.items() if item not in self.blocked}
+
     @rule()
     def restart(self) -> None:
         """A new replica reads what the log still has, in pages."""
         self.overlay = Overlay(self.release, spec=Exact(), compact_at=4)
-        log = list(self.log.values())
+        log = sorted([*self.log.values(), *self.blocks.values()], key=lambda change: change.number)
         for at in range(0, len(log), 3):
             self.overlay.apply(log[at : at + 3])
 
@@ -112,7 +144,7 @@ class OverlayMachine(RuleBasedStateMachine):
 
     def expected(self) -> list[tuple[str, float]]:
         scores = []
-        for item, told in self.model.items():
+        for item, told in self.there.items():
             if item in self.original and item not in self.changed:
                 vector = self.release.vectors[KNOWN.index(item)]
             else:
@@ -126,8 +158,12 @@ class OverlayMachine(RuleBasedStateMachine):
         if not hasattr(self, "overlay"):
             return
         view, wanted = self.overlay.view(), self.expected()
-        assert (view is self.release) == (self.model == self.original and not self.changed)
-        assert len(view.index) == len(self.model)
+        if not self.blocked:
+            assert (view is self.release) == (self.model == self.original and not self.changed)
+        assert len(view.index) == len(self.there)
+        assert view.blocks([*IDS, "never"]).tolist() == [
+            one in self.blocked & set(self.model) for one in [*IDS, "never"]
+        ]
         for text, passes in PASSES.items():
             found = search(view, self.query, 70, text)
             right = [(item, score) for item, score in wanted if passes(self.model[item])]
@@ -136,14 +172,14 @@ class OverlayMachine(RuleBasedStateMachine):
             if text:
                 passing = view.items.ids(np.flatnonzero(allowed(view, text)))
                 assert sorted(passing) == sorted(item for item, _ in right)
-        assert view.items.ids(view.popular) == [item for item in KNOWN if item in self.model]
-        assert view.finds([*IDS, "never"]).tolist() == [item in self.model for item in [*IDS, "never"]]
+        assert view.items.ids(view.popular) == [item for item in KNOWN if item in self.there]
+        assert view.finds([*IDS, "never"]).tolist() == [item in self.there for item in [*IDS, "never"]]
 
     @invariant()
     def the_last_put_of_the_fresh_stands_first(self) -> None:
         since = self.overlay.view().since if hasattr(self, "overlay") else None
         if since is not None:
-            fresh = [item for item in reversed(self.log) if item in NEW and item in self.model]
+            fresh = [item for item in reversed(self.log) if item in NEW and item in self.there]
             assert self.overlay.view().items.ids(since.fresh) == fresh
 
     @invariant()

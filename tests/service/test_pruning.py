@@ -49,6 +49,25 @@ def test_who_is_behind_what_was_pruned_reads_anew(
     store.close()
 
 
+@pytest.mark.parametrize("example", spec.examples("zhiyin.stores"), ids=lambda one: str(one)[:50])
+def test_a_block_is_never_pruned_and_that_there_is_none_always(
+    example: StoreSpec, placed: Placed, tmp_path: Path, releases: Releases
+) -> None:
+    """Who saw the block, and not the end of it, finds the item all the same; who never saw the block misses nothing."""
+    store: Store = placed(example, tmp_path).open()
+    behind = Live(releases, store)
+    store.put_changes([Change(item, 0, None, blocked=True) for item in ("i1", "i2", "later")])
+    behind.follow()
+    assert behind.release.finds(["i1", "i2", "i3"]).tolist() == [False, False, True]
+    store.put_changes([Change("i1", 0, None, blocked=False), Change("i2", 0, TOLD)])
+    assert prune(store, [releases.open(id) for id in releases.ids()], 2**60) == Pruned(gone=2, kept=2)
+    for live in (behind, Live(releases, store)):
+        live.follow()
+        assert live.release.finds(["i1", "i2", "i3"]).tolist() == [True, False, True]
+        assert live.release.blocks(["i1", "i2", "i3", "later"]).tolist() == [False, True, False, False]
+    store.close()
+
+
 def gone_at_the_second_page(store: Store) -> Callable[[int, int], Page]:
     """The store's `changes`, whose second call finds no store."""
     changes, pages = store.changes, [0]

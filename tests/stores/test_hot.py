@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zhiyin import spec
 from zhiyin.errors import SpecError
-from zhiyin.stores.base import Card, Change, StoreSpec
+from zhiyin.stores.base import Change, StoreSpec
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.lmdb import LMDB
 from zhiyin.stores.redis import Redis
@@ -37,12 +37,12 @@ class Source:
         self.stored: dict[str, int] = {}
         self.asked: list[list[str]] = []
 
-    def fetch(self, items: list[str]) -> list[Card | None]:
+    def fetch(self, items: list[str]) -> list[bytes | None]:
         self.asked.append(items)
-        return [{"at": self.stored[item]} if item in self.stored else None for item in items]
+        return [b"%d" % self.stored[item] if item in self.stored else None for item in items]
 
     def of(self, hot: HotCards, *items: str, version: object = None) -> list[int | None]:
-        return [None if card is None else card["at"] for card in hot.cards(items, self.fetch, version)]
+        return [None if card is None else int(card) for card in hot.cards(items, self.fetch, version)]
 
 
 def test_a_card_is_fetched_once_and_one_that_is_missing_too() -> None:
@@ -81,13 +81,13 @@ def test_what_was_read_before_it_was_forgotten_is_not_kept() -> None:
     source.stored = {"a": 1}
     hot = HotCards(100, 1.0, lambda: source.now)
 
-    def slow(items: list[str]) -> list[Card | None]:
+    def slow(items: list[str]) -> list[bytes | None]:
         read = source.fetch(items)
         source.stored = {"a": 2}
         hot.forget(["a"])
         return read
 
-    assert hot.cards(["a"], slow) == [{"at": 1}]
+    assert hot.cards(["a"], slow) == [b"1"]
     assert source.of(hot, "a") == [2]
 
 
@@ -149,17 +149,31 @@ def test_what_another_process_puts_is_seen_within_the_age(example: Any, placed: 
 
 
 @pytest.mark.parametrize("example", CACHED, ids=named)
-def test_cards_come_from_the_process_and_not_from_the_store(example: Any, placed: Placed, tmp_path: Path) -> None:
-    """What is put behind the store's back is not seen yet: so the store was not asked."""
+def test_cards_come_from_the_process_and_not_from_the_store(
+    example: Any, placed: Placed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one: Any = placed(example, tmp_path)
     if isinstance(one, Redis):
         one = replace(one, card_age=1000.0)
-    store = one.open()
-    store.put_cards({"a": {"at": 1}})
-    first = store.cards(["a"])[0]
-    assert store.cards(["a"])[0] is first
-    plain = replace(one, card_cache=0).open()
-    assert plain.cards(["a"])[0] is not plain.cards(["a"])[0]
+    fetched: list[str] = []
+    ask = HotCards.cards
+
+    def cards(self: HotCards, items: list[str], fetch: Any, version: object = None) -> Any:
+        def count(missing: list[str]) -> Any:
+            fetched.extend(missing)
+            return fetch(missing)
+
+        return ask(self, items, count, version)
+
+    monkeypatch.setattr(HotCards, "cards", cards)
+    store, plain = one.open(), replace(one, card_cache=0).open()
+    store.put_cards({"a": {"at": 1, "b": 2}})
+    for fields, card in ((("at",), {"at": 1}), (("b",), {"b": 2}), (None, {"at": 1, "b": 2})):
+        assert store.cards(["a"], fields) == [card]
+        assert fetched == ["a"], "whichever fields were asked first, the card is there"
+    for _ in range(2):
+        plain.cards(["a"])
+    assert fetched == ["a"] * 3
     store.close()
     plain.close()
 

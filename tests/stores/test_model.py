@@ -28,8 +28,17 @@ events = st.builds(
     values,
     st.sampled_from(["", "", "", "e1", "e2"]),
 )
-changes = st.builds(Change, ids, st.sampled_from([0, -(2**63), 2**63 - 1]), st.none() | values)
+moments = st.sampled_from([0, -(2**63), 2**63 - 1])
+blocks = st.builds(Change, ids, moments, st.none(), blocked=st.booleans())
+changes = st.builds(Change, ids, moments, st.none() | values) | blocks
 KEEP = 4
+
+Key = tuple[str, bool]
+
+
+def key(change: Change) -> Key:
+    """Of an item's puts and deletions the last is kept, and of its blocks."""
+    return change.item, change.blocked is None
 
 
 class Plain:
@@ -67,9 +76,9 @@ class Follower:
 
     def __init__(self) -> None:
         self.number = self.pruned = 0
-        self.known: dict[str, Change] = {}
+        self.known: dict[Key, Change] = {}
 
-    def read(self, store: Store, absorbed: dict[str, Change], pages: int) -> None:
+    def read(self, store: Store, absorbed: dict[Key, Change], pages: int) -> None:
         for _ in range(pages):
             page = store.changes(self.number, 2)
             if page.pruned > max(self.number, self.pruned):
@@ -77,7 +86,7 @@ class Follower:
                 continue
             for change in page.changes:
                 self.number = change.number
-                self.known[change.item] = replace(change, number=0)
+                self.known[key(change)] = replace(change, number=0)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -92,8 +101,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.spec: StoreSpec = type(self).placed(replace(cast(Any, self.example), keep=KEEP), self.folder)
         self.store: Store = self.spec.open()
         self.model = Plain()
-        self.truth: dict[str, Change] = {}
-        self.absorbed: dict[str, Change] = {}
+        self.truth: dict[Key, Change] = {}
+        self.absorbed: dict[Key, Change] = {}
         self.followers = [Follower(), Follower()]
 
     def teardown(self) -> None:
@@ -123,8 +132,8 @@ class StoreMachine(RuleBasedStateMachine):
     def put_changes(self, batch: list[Change]) -> None:
         self.store.put_changes(batch)
         for change in batch:
-            self.model.changes = [kept for kept in self.model.changes if kept.item != change.item] + [change]
-            self.truth[change.item] = change
+            self.model.changes = [kept for kept in self.model.changes if key(kept) != key(change)] + [change]
+            self.truth[key(change)] = change
 
     @rule(seen=st.integers(0, 6), limit=st.integers(0, 5))
     def read_changes(self, seen: int, limit: int) -> None:
@@ -139,9 +148,9 @@ class StoreMachine(RuleBasedStateMachine):
         """What goes, a new release has absorbed."""
         gone = [change for at, change in enumerate(self.store.changes(0, 100).changes) if at in chosen]
         assert self.store.prune_changes(gone) == len(gone)
-        items = {change.item for change in gone}
-        self.model.changes = [change for change in self.model.changes if change.item not in items]
-        self.absorbed |= {item: self.truth[item] for item in items}
+        keys = {key(change) for change in gone}
+        self.model.changes = [change for change in self.model.changes if key(change) not in keys]
+        self.absorbed |= {one: self.truth[one] for one in keys}
         assert self.store.prune_changes(gone) == 0
 
     @rule(follower=st.integers(0, 1), pages=st.integers(1, 3))
@@ -162,6 +171,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(items=st.lists(ids, max_size=4))
     def read_cards(self, items: list[str]) -> None:
         assert self.store.cards(items) == [self.model.cards.get(item) for item in items]
+
+    @rule(items=st.lists(ids, max_size=4), fields=st.lists(st.sampled_from(["a", "b", "none", "\ud800"]), max_size=3))
+    def read_some_fields(self, items: list[str], fields: list[str]) -> None:
+        whole = [self.model.cards.get(item) for item in items]
+        assert self.store.cards(items, fields) == [
+            None if card is None else {name: value for name, value in card.items() if name in fields} for card in whole
+        ]
 
     @rule()
     def reopen(self) -> None:

@@ -350,8 +350,42 @@ def test_what_too_few_replicas_have_is_not_said_to_be_kept(fresh: Callable[..., 
     assert store.append([Event("u", "j", 3, id="b"), Event("u", "j", 4)]) == 1
     assert [event.time for event in direct.read(["u"], 9)[0].events] == [1, 2, 3, 4]
     assert store.append([]) == 0
+    with master.client() as client:
+        before = cast(Any, client).info("replication")["master_repl_offset"]
+        assert store.append([Event("u", "j", 4)]) == 0
+        after = cast(Any, client).info("replication")["master_repl_offset"]
+        assert after - before > 100, "what is sent again is written again, or there is nothing to wait for"
+        cast(Any, client).script_flush()
+    assert store.append([Event("u", "j", 5)]) == 1, "also by a master that knows no script yet"
+    for one in (store, direct):
+        assert [event.time for event in one.read(["u"], 9)[0].events] == [1, 2, 3, 4, 5]
     store.close()
     direct.close()
+
+
+def test_where_one_node_knows_no_script_each_waits_for_its_own_replicas(
+    replicated: tuple["RedisCluster", "RedisServer"],
+) -> None:
+    """The second master has a replica; what its script wrote was waited for, and is not asked about anew."""
+    cluster, _ = replicated
+    store = Redis(cluster=cluster.addresses, replicas=1, timeout=1.0).open()
+    owners = {f"u{at}": cast(Any, store)._node(store._keys(f"u{at}")[0]) for at in range(30)}
+    safe = [user for user, owner in owners.items() if owner.endswith(f":{cluster.nodes[1].port}")]
+    other = next(user for user in owners if user not in safe)
+    store.append([Event(safe[0], "i", 1)])
+    waited: list[str] = []
+    ask = store._answers
+
+    def answers(commands: list[Any]) -> list[Any]:
+        waited.extend(store._node(one[3]) for one in commands if one[0] == "WAIT")
+        return ask(commands)
+
+    store._answers = answers  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="0 of the 1 replicas"):
+        store.append([Event(safe[0], "i", 2), Event(other, "i", 2)])
+    assert sorted(waited) == sorted([owners[safe[0]], owners[other], owners[other]])
+    assert [len(state.events) for state in store.read([safe[0], other], 9)] == [2, 1]
+    store.close()
 
 
 def test_in_a_cluster_the_replicas_of_each_master_count(

@@ -14,6 +14,7 @@ import pytest
 from zhiyin import spec
 from zhiyin.errors import RequestError, StoreError
 from zhiyin.stores.base import Change, Event, Page, Store, StoreSpec, UserState
+from zhiyin.stores.records import MOST_FIELDS
 from zhiyin.stores.redis import Redis
 
 SPECS: list[StoreSpec] = spec.examples("zhiyin.stores")
@@ -111,6 +112,21 @@ def test_profiles_and_cards_are_replaced_whole(store: Store) -> None:
     assert store.cards(["i", "j", "i"]) == [{"title": "two"}, None, {"title": "two"}]
 
 
+@pytest.mark.parametrize("fields", [(), ("知", "", "none"), [f"f{at}" for at in range(0, 2 * MOST_FIELDS, 2)] * 2])
+def test_a_card_is_read_with_the_fields_that_are_asked(store: Store, fields: Sequence[str]) -> None:
+    """However many, and in whatever order they lie; an item without a card is none with any of them."""
+    cards: dict[str, dict[str, Any]] = {
+        "odd": {name: {"deep": [at, None, "x"]} for at, name in enumerate([*ODD, ""])},
+        "long": {f"f{at}": at for at in range(3 * MOST_FIELDS)},
+        "empty": {},
+    }
+    store.put_cards(cards)
+    wanted = [{name: card[name] for name in card if name in fields} for card in cards.values()]
+    for _ in range(2):
+        assert store.cards([*cards, "never put"], fields) == [*wanted, None]
+    assert store.cards([*cards, "never put"]) == [*cards.values(), None]
+
+
 def test_dropped_cards_are_gone_and_others_stay(store: Store) -> None:
     store.put_cards({id: {"title": id} for id in ODD})
     store.drop_cards([*ODD[:4], "never there"])
@@ -134,6 +150,28 @@ def test_changes_come_in_the_order_they_were_put_the_last_of_each_item(store: St
     store.put_changes([Change("a", 3, None), Change("d", 8, {}), Change("d", 9, {"n": 1})])
     assert told(store.changes(first[-1].number, 10).changes) == [("a", 3, None), ("d", 9, {"n": 1})]
     assert told(store.changes(0, 10).changes) == [("b", 6, None), ("c", 7, {}), ("a", 3, None), ("d", 9, {"n": 1})]
+
+
+def test_a_block_has_a_place_of_its_own_beside_what_was_put(store: Store) -> None:
+    store.put_changes([Change("a", 1, {"n": 1}), Change("a", 2, None, blocked=True), Change("b", 3, None)])
+    store.put_changes([Change("a", 4, None), Change("b", 5, None, blocked=True)])
+    kept = store.changes(0, 9).changes
+    assert [(one.item, one.time, one.values, one.blocked) for one in kept] == [
+        ("a", 2, None, True),
+        ("b", 3, None, None),
+        ("a", 4, None, None),
+        ("b", 5, None, True),
+    ]
+    store.put_changes([Change("b", 6, {}), Change("a", 7, None, blocked=False)])
+    assert store.prune_changes([*kept[:2], kept[3]]) == 1, "b's block alone: of the others there are newer ones"
+    kept = store.changes(0, 9).changes
+    assert [(one.item, one.time, one.values, one.blocked) for one in kept] == [
+        ("a", 4, None, None),
+        ("b", 6, {}, None),
+        ("a", 7, None, False),
+    ]
+    with pytest.raises(RequestError, match=r"^changes\[0\]\.values: a block with values; expected None"):
+        store.put_changes([Change("a", 1, {"n": 1}, blocked=True)])
 
 
 def test_changes_are_read_page_by_page_to_the_last(store: Store) -> None:

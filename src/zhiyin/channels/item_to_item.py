@@ -52,7 +52,7 @@ class ItemToItem:
 
 
 def _there(seeker: Seeker) -> Rows:
-    """The history without items that were deleted."""
+    """The history without items that were deleted or blocked."""
     return seeker.rows if not len(seeker.gone) else seeker.rows[~np.isin(seeker.rows, seeker.gone)]
 
 

@@ -22,10 +22,11 @@ class Pull:
 
 def pulls(release: Release, seeker: Seeker, rows: Rows) -> list[list[Pull]]:
     """For each of these candidates, the `MOST` nearest items of the history that the towers saw, the nearest first (of
-    equally near ones the newest), without the candidate itself."""
+    equally near ones the newest), without the candidate itself and without what was deleted or blocked."""
     seen = seeker.rows[-release.schema.history_length :][::-1]
     _, first = np.unique(seen, return_index=True)
     history = seen[np.sort(first)]
+    history = history[~np.isin(history, seeker.gone)]
     near = unit_vectors(release, rows) @ unit_vectors(release, history).T
     near[rows[:, None] == history[None, :]] = -np.inf
     nearest = np.argsort(-near, axis=1, kind="stable")[:, :MOST]

@@ -127,21 +127,35 @@ class Endpoint:
         item = _path_id(request, "item_id")
         card = (await self._in_pool(lambda: self.store.cards([item])))[0]
         release = self.live.held
-        there = release is not None and bool(release.finds([item])[0])
+        blocked = release is not None and bool(release.blocks([item])[0])
+        there = blocked or (release is not None and bool(release.finds([item])[0]))
         if card is None and not there:
             return _refused(404, RequestError(f"there is no item {item!r}", expected="an item of the catalogue"))
-        return _json(wire.Item(item, None if card is None else dict(card), there))
+        return _json(wire.Item(item, None if card is None else dict(card), there, blocked))
 
     async def put_items(self, request: HTTPRequest) -> Response:
         body = wire.decode(await self._body(request), wire.NewItems)
         now, release = self.clock(), self.live.release
         put = await self._in_pool(lambda: items.checked(body.items, release, now))
         there = await self._in_pool(lambda: self.live.put(put.changes, put.cards))
-        return _json(wire.Kept(len(there) - sum(there), sum(there), put.unread))
+        names = [change.item for change in put.changes]
+        blocked = [name for name, so in zip(names, self.live.release.blocks(names), strict=True) if so]
+        return _json(wire.Kept(len(there) - sum(there), sum(there), put.unread, blocked[:20]))
 
     async def delete_item(self, request: HTTPRequest) -> Response:
         item, now = _path_id(request, "item_id"), self.clock()
         return _json(wire.Deleted(item, await self._in_pool(lambda: self.live.delete(items.checked_id(item), now))))
+
+    async def block_item(self, request: HTTPRequest) -> Response:
+        return await self._block(request, blocked=True)
+
+    async def unblock_item(self, request: HTTPRequest) -> Response:
+        return await self._block(request, blocked=False)
+
+    async def _block(self, request: HTTPRequest, *, blocked: bool) -> Response:
+        item, now = _path_id(request, "item_id"), self.clock()
+        there = await self._in_pool(lambda: self.live.block(items.checked_id(item), now, blocked=blocked))
+        return _json(wire.Block(item, blocked, there))
 
     async def profile(self, request: HTTPRequest) -> Response:
         try:
@@ -156,9 +170,10 @@ class Endpoint:
         manifest = self.live.release.manifest
         told = {name: value for name, value in manifest.items() if name not in ("files", "digest", "schema")}
         since = self.live.release.since
-        fresh, gone = (0, 0) if since is None else (len(since.fresh), len(since.gone))
-        changed = {"fresh_items": fresh, "deleted_items": gone, "store_error": self.live.store_trouble}
-        return _json({**told, **changed, "pending_error": self.live.trouble})
+        fresh, gone, blocked = (0, 0, 0) if since is None else map(len, (since.fresh, since.gone, since.blocked))
+        changed = {"fresh_items": fresh, "deleted_items": gone - blocked, "blocked_items": blocked}
+        troubles = {"store_error": self.live.store_trouble, "pending_error": self.live.trouble}
+        return _json({**told, **changed, **troubles})
 
     async def healthz(self, request: HTTPRequest) -> Response:
         return _json({"status": "alive"})
@@ -229,6 +244,8 @@ def create(
             Route("/v1/items", _guarded(endpoint.put_items), methods=["PUT"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.delete_item), methods=["DELETE"]),
+            Route("/v1/blocks/{item_id:id}", _guarded(endpoint.block_item), methods=["PUT"]),
+            Route("/v1/blocks/{item_id:id}", _guarded(endpoint.unblock_item), methods=["DELETE"]),
             Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),
             Route("/v1/releases/live", _guarded(endpoint.live_release), methods=["GET"]),
             Route("/healthz", _guarded(endpoint.healthz), methods=["GET"]),

@@ -97,10 +97,12 @@ class Live:
             self.store_trouble = said
 
     def put(self, changes: Sequence[Change], cards: Mapping[str, Card]) -> list[bool]:
-        """Keep items, and show them here. Returns for each whether it could be found before. Raises `StoreError`, and
+        """Keep items, and show them here. Returns for each whether it was there before. Raises `StoreError`, and
         `ReleaseError` while no release is live."""
+        items = [change.item for change in changes]
         with self._turn:
-            store, there = self._followed(), self.release.finds([change.item for change in changes]).tolist()
+            store, release = self._followed(), self.release
+            there = (release.finds(items) | release.blocks(items)).tolist()
             store.put_cards(cards)
             store.put_changes(changes)
             self._catch_up()
@@ -114,6 +116,16 @@ class Live:
             self._catch_up()
             store.drop_cards([item])
         return there
+
+    def block(self, item: str, time: int, *, blocked: bool) -> bool:
+        """Keep an item from being found, whatever is put or deleted, until it is unblocked; whether it is there. Raises
+        like `put`."""
+        with self._turn:
+            store, _ = self._followed(), self.release
+            store.put_changes([Change(item, time, None, blocked=blocked)])
+            self._catch_up()
+            release = self.release
+        return bool((release.finds([item]) | release.blocks([item]))[0])
 
     def _followed(self) -> ItemStore:
         if self._store is None:

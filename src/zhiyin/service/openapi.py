@@ -19,6 +19,7 @@ _BODIES = (
     wire.NewItems,
     wire.Kept,
     wire.Deleted,
+    wire.Block,
     wire.Refusal,
 )
 
@@ -49,6 +50,8 @@ _ROUTES: tuple[tuple[str, str, str, tuple[type, ...], tuple[type, ...], object],
     ),
     ("get", "/v1/items/{item_id}", "An item's card", (), (wire.Item,), None),
     ("delete", "/v1/items/{item_id}", "Take an item away, until it is put again", (), (wire.Deleted,), None),
+    ("put", "/v1/blocks/{item_id}", "Block an item: it is not found, until it is unblocked", (), (wire.Block,), None),
+    ("delete", "/v1/blocks/{item_id}", "Unblock an item: it is found again, as it is now", (), (wire.Block,), None),
     ("put", "/v1/users/{user_id}/profile", "Set a user's profile, replaced whole", (), (), {"country": "CN"}),
     ("get", "/v1/releases/live", "What is live: id, size, proof, metrics", (), (), None),
     ("get", "/healthz", "200 while the process lives", (), (), None),

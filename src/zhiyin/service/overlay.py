@@ -47,7 +47,8 @@ class Overlay:
     and may be read by any number.
 
     A change that is older than the release's data, of an item that it knows, has been absorbed: the release's own row
-    is shown. A deletion holds, however old, until the item is put again.
+    is shown. A deletion holds, however old, until the item is put again; a block until it is taken back, whatever else
+    becomes of the item, which shows at its place again then.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class Overlay:
         self._later: dict[str, int] = {}
         self._names: list[str] = []
         self._records: dict[int, Values] = {}
-        self._gone: set[int] = set()
+        self._deleted: set[int] = set()
+        self._blocked: dict[str, int] = {}  # item → its row, `UNKNOWN` where there is no such item yet
 
     @property
     def stale(self) -> bool:
@@ -73,7 +75,7 @@ class Overlay:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Take over changes, by number; a later one of an item counts."""
-        latest = {change.item: change for change in changes}
+        latest = {change.item: change for change in changes if change.blocked is None}
         rows = dict(zip(latest, self._rows(list(latest)).tolist(), strict=True))
         put = {item: one.values for item, one in latest.items() if one.values is not None}
         absorbed = {item for item in put if 0 <= rows[item] < self.base.built and latest[item].time <= self._as_of}
@@ -81,21 +83,27 @@ class Overlay:
         restored = {rows[item] for item in absorbed}
         shown, lost = self._put({item: values for item, values in put.items() if item not in absorbed}, rows)
         self._forget(deleted | restored | lost)
-        self._gone = (self._gone | deleted | lost) - restored - shown
-        self._mark(shown | deleted | lost, restored)
+        self._deleted = (self._deleted | deleted | lost) - restored - shown
+        told = self._block({change.item: change.blocked for change in changes if change.blocked is not None})
+        touched = shown | deleted | lost | restored | told
+        hidden = self._hidden()
+        self._delta.delete(np.array(sorted(touched & hidden), np.int32))
+        self._mark(touched, hidden)
         self.number = max(self.number, *(change.number for change in changes), 0)
         self._compact()
 
     def view(self) -> Release:
         """The release as it is now; the release itself while nothing is changed."""
         self._shown = self._delta.generation
-        if not self._records and not self._gone:
+        hidden = self._hidden()
+        if not self._records and not self._deleted and not hidden:
             return self.base
         items = vocabulary.Grown(self.base.items, self._later, self._names)
-        gone = np.array(sorted(self._gone), np.int32)
+        gone = np.array(sorted(self._deleted | hidden), np.int32)
+        blocked = np.array(sorted(hidden - self._deleted), np.int32)
         index = Grown(self._layer, self._delta.state, len(items))
-        put = np.fromiter(reversed(self._records), np.int32, len(self._records))
-        since = Since(put[put >= self.base.built], gone, index, self._patch(gone, len(items)))
+        put = np.array([row for row in reversed(self._records) if row not in hidden], np.int32)
+        since = Since(put[put >= self.base.built], gone, blocked, index, self._patch(gone, len(items)))
         popular = self.base.popular[since.left(self.base.popular)]
         return replace(self.base, items=items, index=index, popular=popular, since=since)
 
@@ -135,14 +143,31 @@ class Overlay:
         for row in known:
             del self._records[row]
 
-    def _mark(self, hidden: set[int], restored: set[int]) -> None:
-        """Say which of the release's own rows its index still finds."""
-        size = self.base.built
-        dead = np.array([row for row in hidden if row < size], np.int64)
-        back = np.array([row for row in restored if row < size], np.int64)
-        if len(dead) or (len(back) and self._layer.dead):
-            alive = np.ones(size, bool) if self._layer.alive is None else self._layer.alive.copy()
-            alive[dead], alive[back] = False, True
+    def _block(self, told: Mapping[str, bool]) -> set[int]:
+        """Block items, or no longer; those that were put go back to where they are found. Returns the rows of all."""
+        rows = dict(zip(told, self._rows(list(told)).tolist(), strict=True))
+        for item, blocked in told.items():
+            if blocked:
+                self._blocked[item] = rows[item]
+            else:
+                self._blocked.pop(item, None)
+        back = np.array([rows[item] for item, so in told.items() if not so and rows[item] in self._records], np.int32)
+        known = np.where(back < self.base.built, back, np.int32(UNKNOWN))
+        self._delta.put(back, item_vectors(self.base, known, [self._records[row] for row in back.tolist()]))
+        return set(rows.values()) - {UNKNOWN}
+
+    def _hidden(self) -> set[int]:
+        """The rows of all that is blocked."""
+        return set(self._blocked.values()) - {UNKNOWN}
+
+    def _mark(self, rows: set[int], hidden: set[int]) -> None:
+        """Say which of these rows, so far as they are the release's own, its index still finds."""
+        own = np.array([row for row in rows if row < self.base.built], np.int64)
+        others = (self._records.keys(), self._deleted, hidden)
+        found = np.array([not any(row in some for some in others) for row in own.tolist()], bool)
+        if not found.all() or (len(own) and self._layer.dead):
+            alive = np.ones(self.base.built, bool) if self._layer.alive is None else self._layer.alive.copy()
+            alive[own] = found
             self._layer = self._layer.with_only(alive)
 
     def _rows(self, items: list[str]) -> Rows:
@@ -151,6 +176,8 @@ class Overlay:
     def _new_row(self, item: str) -> int:
         row = self._later[item] = self.base.built + len(self._names)
         self._names.append(item)
+        if item in self._blocked:
+            self._blocked[item] = row
         return row
 
     def _compact(self) -> None:

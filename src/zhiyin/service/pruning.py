@@ -41,14 +41,17 @@ def prune(store: ItemStore, releases: Sequence[Release], now: int) -> Pruned:
 
 def absorbed(changes: Sequence[Change], releases: Sequence[Release], now: int) -> list[Change]:
     """Those that no release needs: an item that was put, and that each release has by itself; an item that was deleted
-    a month ago, and that none has any more. Each release's data must be newer than the change."""
+    a month ago, and that none has any more. Each release's data must be newer than the change. A block is always
+    needed, for no release knows of it; that there is none any more, never."""
     items = [change.item for change in changes]
     known = np.stack([one.items.rows(items) != UNKNOWN for one in releases])
     oldest = min(as_of(one) for one in releases)
     everywhere, nowhere = np.asarray(known.all(axis=0)), np.asarray(~known.any(axis=0))
-    return [
-        change
-        for at, change in enumerate(changes)
-        if change.time <= oldest
-        and (everywhere[at] if change.values is not None else nowhere[at] and change.time <= now - MONTH_MS)
-    ]
+
+    def is_absorbed(at: int, change: Change) -> bool:
+        if change.blocked is not None:
+            return not change.blocked
+        known = everywhere[at] if change.values is not None else nowhere[at] and change.time <= now - MONTH_MS
+        return bool(known) and change.time <= oldest
+
+    return [change for at, change in enumerate(changes) if is_absorbed(at, change)]

@@ -157,13 +157,15 @@ class NewItems(Struct, forbid_unknown_fields=True):
     items: Annotated[list[NewItem], Meta(min_length=1)]
 
 
-class Kept(Struct):
-    """`added`: how many could not be found before; `unread`: names among the values that the live release reads neither
-    as a feature nor as an attribute (cards show them)."""
+class Kept(Struct, omit_defaults=True):
+    """`added`: how many were not there before; `unread`: names among the values that the live release reads neither as
+    a feature nor as an attribute (cards show them); `blocked`: up to 20 items among them that are blocked, and stay so.
+    """
 
     added: int
     replaced: int
     unread: list[str]
+    blocked: list[str] = []
 
 
 class Deleted(Struct):
@@ -171,6 +173,15 @@ class Deleted(Struct):
 
     item_id: str
     found: bool
+
+
+class Block(Struct):
+    """Whether the item is blocked now: it is not found then, by any channel, until it is unblocked. `in_release`:
+    whether it is in the live release, or was put since; one that comes later is blocked, too."""
+
+    item_id: str
+    blocked: bool
+    in_release: bool
 
 
 class Candidate(Struct, omit_defaults=True):
@@ -217,11 +228,13 @@ class Answers(Struct):
 
 
 class Item(Struct):
-    """An item's card (null where none was put), and whether the item is in the live release, or was put since."""
+    """An item's card (null where none was put), whether the item is in the live release, or was put since, and whether
+    it is blocked, and not found therefore."""
 
     item_id: str
     card: dict[str, Any] | None
     in_release: bool
+    blocked: bool
 
 
 class Problem(Struct, omit_defaults=True):
@@ -323,7 +336,7 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
     ]
     if found.cards is not None:
         for candidate, card in zip(candidates, found.cards, strict=True):
-            candidate.card = None if card is None else dict(card)
+            candidate.card = card if card is None or isinstance(card, dict) else dict(card)
     if found.sources is not None:
         for candidate, sources in zip(candidates, found.sources, strict=True):
             candidate.sources = [From(one.channel, one.rank, one.score) for one in sources]

@@ -30,6 +30,9 @@ class Change:
     """What became of `item` at `time` (milliseconds since 1970): it was put, `values` being its columns in an item
     table (plain JSON values), or deleted: `values` is None.
 
+    Or, where `blocked` is not None, it was blocked (True) or no longer is (False), and has no values: a block is apart
+    from whether the item is there, and holds whatever is put or deleted.
+
     `number`: its place among all changes of a store, given by the store when it is kept: above all that were given
     before, and above 0.
     """
@@ -38,6 +41,7 @@ class Change:
     time: int
     values: Mapping[str, Any] | None
     number: int = 0
+    blocked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,9 @@ class UserStore(Protocol):
 class ItemStore(Protocol):
     """Item cards, and a log of items that were put or deleted. Safe from many threads; durable on return."""
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
-        """Each item's card, None where none was put, in one round trip."""
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
+        """Each item's card, None where none was put, in one round trip. `fields`: which of the cards' fields are
+        wanted (one that a card has not is left out); None: all."""
         ...
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
@@ -99,7 +104,8 @@ class ItemStore(Protocol):
         ...
 
     def put_changes(self, changes: Sequence[Change]) -> None:
-        """Keep these changes, numbered in their order; all or none. Of an item's changes the log keeps the last alone.
+        """Keep these changes, numbered in their order; all or none. Of an item the log keeps the last put or deletion,
+        and the last block or unblock.
 
         Raises `RequestError` for a change that no store can hold, and keeps none of them then."""
         ...

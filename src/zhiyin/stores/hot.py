@@ -1,15 +1,19 @@
-"""Cards that were read a moment ago, kept in this process: what many requests show is fetched and decoded once."""
+"""Cards that were read a moment ago, kept in this process: what many requests show is fetched once.
+
+They are kept as bytes: to decode the few fields that a request asks for takes less time than to pick them out of a card
+that lies decoded, and bytes take less room (docs/decisions/0049)."""
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from zhiyin.stores.base import Card
+Packed = bytes | None
+"""A card's bytes; None where none was put."""
 
-Fetch = Callable[[list[str]], list[Card | None]]
+Fetch = Callable[[list[str]], list[Packed]]
 Clock = Callable[[], float]
-Kept = dict[str, Card | None]
+Kept = dict[str, Packed]
 
 _NOT_HERE: Any = object()
 
@@ -31,13 +35,13 @@ class HotCards:
         self._old: Kept = {}
         self._turns_at = clock() + self._half
 
-    def cards(self, items: Sequence[str], fetch: Fetch, version: object = None) -> list[Card | None]:
-        """Each item's card, those that are not here by one `fetch`. When `version` is another than the last time, all
-        that is here is forgotten first."""
+    def cards(self, items: Sequence[str], fetch: Fetch, version: object = None) -> list[Packed]:
+        """Each item's card, as bytes; those that are not here by one `fetch`. When `version` is another than the last
+        time, all that is here is forgotten first."""
         if not self._size:
             return fetch(list(items))
         young, old, forgot = self._generations(version)
-        found: dict[str, Card | None] = {}
+        found: Kept = {}
         missing = []
         for item in items:
             kept = young.get(item, _NOT_HERE)

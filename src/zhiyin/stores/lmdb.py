@@ -8,8 +8,9 @@ Seven tables. A user's 16-byte digest leads every key, so any id will do, and on
               highest number of a change that was pruned
     profiles  digest(user)  →  profile
     cards     digest(item)  →  card
-    changes   number  →  item, time, values of a change
-    latest    digest(item)  →  the number of its last change, the one that is kept
+    changes   number  →  item, time, and the values of a change, or whether the item is blocked
+    latest    digest(item)  →  the number of its last put or deletion, the one that is kept; digest(item, "blocked")  →
+              the number of its last block or unblock
 """
 
 import math
@@ -26,14 +27,18 @@ from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
+    change_key,
     checked_cards,
     checked_changes,
     checked_events,
     checked_profiles,
     decode,
+    decode_cards,
     digest,
     encode,
     identity,
+    packed_change,
+    unpacked_change,
 )
 
 _BIAS = 1 << 63
@@ -44,7 +49,7 @@ _TABLES = (b"events", b"known", b"sizes", b"profiles", b"cards", b"changes", b"l
 @dataclass(frozen=True, slots=True)
 class LMDB:
     """`path`: the folder it lies in, made when it is not there. `keep`: the newest events that a user keeps.
-    `map_gb`: the most it may grow to; address space, not disk. `card_cache`: cards that stay decoded in this process
+    `map_gb`: the most it may grow to; address space, not disk. `card_cache`: cards that stay in this process
     until any process puts cards."""
 
     path: Path = Path("store")
@@ -106,14 +111,14 @@ class LMDBStore:
             for user, profile in checked.items():
                 transaction.put(digest(user), encode(profile), db=self._profiles)
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
         with self._transaction() as transaction:
 
-            def fetch(missing: list[str]) -> list[Card | None]:
-                found = [transaction.get(digest(item), db=self._cards) for item in missing]
-                return [None if card is None else decode(card) for card in found]
+            def fetch(missing: list[str]) -> list[bytes | None]:
+                return [transaction.get(digest(item), db=self._cards) for item in missing]
 
-            return self._hot.cards(items, fetch, transaction.get(_PUTS, db=self._sizes))
+            packed = self._hot.cards(items, fetch, transaction.get(_PUTS, db=self._sizes))
+        return decode_cards(packed, fields)
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)
@@ -134,9 +139,9 @@ class LMDBStore:
             cursor = transaction.cursor(db=self._changes)
             last = max(int.from_bytes(cursor.key()) if cursor.last() else 0, self._pruned(transaction))
             for number, change in enumerate(checked, last + 1):
-                key = digest(change.item)
+                key = change_key(change)
                 before = transaction.get(key, db=self._latest)
-                transaction.put(number.to_bytes(8), encode((change.item, change.time, change.values)), db=self._changes)
+                transaction.put(number.to_bytes(8), packed_change(change), db=self._changes)
                 transaction.put(key, number.to_bytes(8), db=self._latest)
                 if before is not None:
                     transaction.delete(before, db=self._changes)
@@ -147,8 +152,7 @@ class LMDBStore:
             cursor = transaction.cursor(db=self._changes)
             there = cursor.set_range((after + 1).to_bytes(8))
             while there and len(found) < limit:
-                item, time, values = decode(cursor.value())
-                found.append(Change(item, time, values, int.from_bytes(cursor.key())))
+                found.append(unpacked_change(cursor.value(), int.from_bytes(cursor.key())))
                 there = cursor.next()
             return Page(tuple(found), self._pruned(transaction))
 
@@ -173,7 +177,7 @@ class LMDBStore:
 
     def _forget(self, transaction: Any, change: Change) -> bool:
         """Whether the change was there, as the last of its item."""
-        key, number = digest(change.item), change.number.to_bytes(8)
+        key, number = change_key(change), change.number.to_bytes(8)
         if transaction.get(key, db=self._latest) != number:
             return False
         transaction.delete(key, db=self._latest)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
-from zhiyin.stores.records import checked_cards, checked_changes, checked_events, checked_profiles, identity
+from zhiyin.stores.records import (
+    change_key,
+    checked_cards,
+    checked_changes,
+    checked_events,
+    checked_profiles,
+    identity,
+    only,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class MemoryStore:
         self._users: dict[str, _User] = {}
         self._profiles: dict[str, Profile] = {}
         self._cards: dict[str, Card] = {}
-        self._changes: dict[str, Change] = {}  # by number
+        self._changes: dict[bytes, Change] = {}  # by number
         self._last = self._pruned = 0
         self._closed = False
 
@@ -62,9 +70,9 @@ class MemoryStore:
         with self._open():
             self._profiles |= checked
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
         with self._open():
-            return [self._cards.get(item) for item in items]
+            return [only(self._cards.get(item), fields) for item in items]
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)
@@ -81,8 +89,8 @@ class MemoryStore:
         with self._open():
             for change in checked:
                 self._last += 1
-                self._changes.pop(change.item, None)
-                self._changes[change.item] = replace(change, number=self._last)
+                self._changes.pop(change_key(change), None)
+                self._changes[change_key(change)] = replace(change, number=self._last)
 
     def changes(self, after: int, limit: int) -> Page:
         with self._open():
@@ -95,12 +103,10 @@ class MemoryStore:
 
     def prune_changes(self, changes: Sequence[Change]) -> int:
         with self._open():
-            there = {change.item: change.number for change in changes}
-            gone = [
-                item for item, number in there.items() if item in self._changes and self._changes[item].number == number
-            ]
-            for item in gone:
-                self._pruned = max(self._pruned, self._changes.pop(item).number)
+            told = {change_key(change): change.number for change in changes}
+            gone = [key for key, number in told.items() if key in self._changes and self._changes[key].number == number]
+            for key in gone:
+                self._pruned = max(self._pruned, self._changes.pop(key).number)
             return len(gone)
 
     def close(self) -> None:

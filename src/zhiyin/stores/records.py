@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -15,6 +16,9 @@ DEPTH = 64
 
 LARGEST = 1 << 20
 """The most bytes of one profile, one card, or one event's values."""
+
+MOST_FIELDS = 64
+"""Of so many fields at most, only they are decoded: each field of a card is sought among all of them."""
 
 
 def checked_events(events: Sequence[Event]) -> list[Event]:
@@ -67,12 +71,46 @@ def digest(*parts: str) -> bytes:
     return state.digest()
 
 
+def change_key(change: Change) -> bytes:
+    """16 bytes under which the last change of this item is kept; its last block has a place of its own."""
+    return digest(change.item) if change.blocked is None else digest(change.item, "blocked")
+
+
+def packed_change(change: Change) -> bytes:
+    return encode((change.item, change.time, change.values if change.blocked is None else change.blocked))
+
+
+def unpacked_change(packed: bytes, number: int) -> Change:
+    item, time, values = decode(packed)
+    return Change(item, time, None, number, values) if isinstance(values, bool) else Change(item, time, values, number)
+
+
 def encode(value: Any) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
 def decode(value: bytes | memoryview) -> Any:
     return msgspec.msgpack.decode(value)
+
+
+def decode_cards(packed: Sequence[bytes | None], fields: Sequence[str] | None = None) -> list[Card | None]:
+    """Each card of its bytes, whole or with no fields but these; the bytes of the others are passed over."""
+    if fields is not None and len(fields) <= MOST_FIELDS:
+        decoded = _decoder(frozenset(fields)).decode
+        return [None if one is None else decoded(one) for one in packed]
+    return [only(None if one is None else decode(one), fields) for one in packed]
+
+
+def only(card: Card | None, fields: Sequence[str] | None) -> Card | None:
+    """The card with no fields but these; the card itself where they are all."""
+    return card if card is None or fields is None else {name: card[name] for name in fields if name in card}
+
+
+@lru_cache(maxsize=256)
+def _decoder(fields: frozenset[str]) -> Any:
+    possible = [name for name in fields if name.encode(errors="ignore").decode() == name]  # no card has another
+    kind: Any = TypedDict("_Some", dict.fromkeys(possible, Any), total=False)  # type: ignore[misc]  # known only now
+    return msgspec.msgpack.Decoder(kind)
 
 
 def _event(event: Event) -> Event:
@@ -82,7 +120,9 @@ def _event(event: Event) -> Event:
 
 def _change(change: Change) -> Change:
     values = None if change.values is None else _table(change.values, ".values")
-    return Change(_id(change.item, ".item"), _time(change.time), values)
+    if values is not None and change.blocked is not None:
+        raise RequestError("a block with values", where=".values", expected="None: a block says nothing of the item")
+    return Change(_id(change.item, ".item"), _time(change.time), values, blocked=change.blocked)
 
 
 def _time(time: int) -> int:

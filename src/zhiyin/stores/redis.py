@@ -7,8 +7,9 @@ the prefix; a user's digits are the key's hash tag, so a Cluster keeps all that 
     PREFIX{digits}i  a set of the names of those among them that have an id
     PREFIX{digits}p  the profile
     PREFIXdigits:c   the card of an item
-    PREFIX{items}n   a sorted set of changed items, 16 bytes each, by the number of their last change
-    PREFIX{items}v   a hash of the same: item, time, values
+    PREFIX{items}n   a sorted set of changed items, 16 bytes each (others where one was blocked or unblocked), by the
+                     number of their last change
+    PREFIX{items}v   a hash of the same: item, time, values, or whether it is blocked
     PREFIX{items}f   the highest number of a change that was pruned
 
 A change's number is the server's clock in microseconds, or one more than the last: also where a failover lost the last
@@ -34,14 +35,18 @@ from zhiyin.errors import SpecError, StoreError
 from zhiyin.stores.base import Card, Change, Event, Page, Profile, UserState
 from zhiyin.stores.hot import HotCards
 from zhiyin.stores.records import (
+    change_key,
     checked_cards,
     checked_changes,
     checked_events,
     checked_profiles,
     decode,
+    decode_cards,
     digest,
     encode,
     identity,
+    packed_change,
+    unpacked_change,
 )
 
 with suppress(ModuleNotFoundError):  # `open` says how to get it
@@ -71,7 +76,7 @@ _SET_AT_ONCE = 500
 Command = tuple[Any, ...]
 
 APPEND = """
-local events, ids, keep, ttl = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local events, ids, keep, ttl, awaited = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local call, unpack_time, sub, byte = redis.call, struct.unpack, string.sub, string.byte
 -- The newest events, read from the list as far as needed, lie at tail[first] .. tail[last]; from tail[changed] on they
 -- are not as in the list. Of the list, `rest` were not read, `read` were, and `dropped` go from its old end.
@@ -134,7 +139,7 @@ local function is_known(event, name, has_id, place)
   return false
 end
 
-for argument = 3, #ARGV do
+for argument = 4, #ARGV do
   local event = ARGV[argument]
   local name, has_id = sub(event, 9, 25), byte(event, 9) == 1
   local place = place_of(unpack_time('>I4I4', event))
@@ -155,9 +160,14 @@ for from = changed, last, 4000 do call('RPUSH', events, unpack(tail, from, math.
 if ttl > 0 and new > 0 then
   for _, key in ipairs(KEYS) do call('PEXPIRE', key, ttl) end
 end
+if new == 0 and awaited then  -- write what is there, or WAIT, which is about this connection's writes, has none
+  call('RPUSH', events, call('LINDEX', events, -1))
+  call('LTRIM', events, 0, -2)
+end
 return new
 """
-"""KEYS: a user's events, ids and profile. ARGV: keep, ttl in ms (0: none), events. Returns how many were kept.
+"""KEYS: a user's events, ids and profile. ARGV: keep, ttl in ms (0: none), 1 where replicas are waited for, events.
+Returns how many were kept.
 
 Each event is put in its place in turn, as if it had come alone. What usually comes, events newer than all there are,
 reads one event of the list and pushes."""
@@ -298,8 +308,8 @@ class RedisStore:
         parts: dict[str, list[bytes]] = {}
         for event in checked_events(events):
             parts.setdefault(event.user, []).append(_packed(event))
-        keep, ttl = self._spec.keep, self._ttl
-        counts = self._keep([("EVALSHA", _APPEND, 3, *self._keys(user), keep, ttl, *parts[user]) for user in parts])
+        words = (self._spec.keep, self._ttl, int(self._spec.replicas > 0))
+        counts = self._keep([("EVALSHA", _APPEND, 3, *self._keys(user), *words, *parts[user]) for user in parts])
         return sum(counts)
 
     def read(self, users: Sequence[str], limit: int) -> list[UserState]:
@@ -323,17 +333,17 @@ class RedisStore:
             commands += [("PEXPIRE", events, self._ttl), ("PEXPIRE", ids, self._ttl)]
         self._send(commands)
 
-    def cards(self, items: Sequence[str]) -> list[Card | None]:
+    def cards(self, items: Sequence[str], fields: Sequence[str] | None = None) -> list[Card | None]:
         with self._call():
-            return self._hot.cards(items, self._fetch)
+            packed = self._hot.cards(items, self._fetch)
+        return decode_cards(packed, fields)
 
-    def _fetch(self, items: list[str]) -> list[Card | None]:
+    def _fetch(self, items: list[str]) -> list[bytes | None]:
         keys = [self._card(item) for item in items]
         if self._spec.cluster:
-            found = self._send([("GET", key) for key in keys])
-        else:
-            found = self._send([("MGET", *keys)])[0] if keys else self._send([])
-        return [None if card is None else decode(card) for card in found]
+            return self._send([("GET", key) for key in keys])
+        found: list[bytes | None] = self._send([("MGET", *keys)])[0] if keys else self._send([])
+        return found
 
     def put_cards(self, cards: Mapping[str, Card]) -> None:
         checked = checked_cards(cards)
@@ -351,19 +361,19 @@ class RedisStore:
     def put_changes(self, changes: Sequence[Change]) -> None:
         packed: list[bytes] = []
         for change in checked_changes(changes):
-            packed += [digest(change.item), encode((change.item, change.time, change.values))]
+            packed += [change_key(change), packed_change(change)]
         if packed:
             self._keep([("EVALSHA", _CHANGE, 3, *self._log(), *packed)])
 
     def changes(self, after: int, limit: int) -> Page:
         *found, pruned = self._send([("EVALSHA", _CHANGES, 3, *self._log(), after, max(limit, 0))])[0]
-        kept = ((decode(packed), int(number)) for packed, number in zip(found[::2], found[1::2], strict=True))
-        changes = tuple(Change(item, time, values, number) for (item, time, values), number in kept)
+        kept = zip(found[::2], found[1::2], strict=True)
+        changes = tuple(unpacked_change(packed, int(number)) for packed, number in kept)
         self._hot.forget(change.item for change in changes)  # its card was put, too
         return Page(changes, int(pruned))
 
     def prune_changes(self, changes: Sequence[Change]) -> int:
-        told = [word for change in changes for word in (digest(change.item), change.number)]
+        told = [word for change in changes for word in (change_key(change), change.number)]
         return int(self._send([("EVALSHA", _PRUNE, 3, *self._log(), *told)])[0]) if told else 0
 
     def close(self) -> None:
@@ -423,7 +433,8 @@ class RedisStore:
             answers = self._answers(commands)
             unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                unknown += [at for at, command in enumerate(commands) if command[0] == "WAIT"]
+                nodes = {self._node(commands[at][3]) for at in unknown}
+                unknown += [at for at, one in enumerate(commands) if one[0] == "WAIT" and self._node(one[3]) in nodes]
                 again = self._answers([_whole(commands[at]) for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
