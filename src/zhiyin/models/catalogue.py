@@ -25,7 +25,7 @@ BLOCK = 1024
 """Items in a tower at a time: what a layer makes of them stays in the cache of the core that works on it."""
 
 SHARE = 8
-"""Blocks that a thread takes at a time: fewer, and handing them out shows."""
+"""Blocks that a thread takes at a time, so that they need not be handed out one by one."""
 
 
 def item_blocks(
