@@ -46,14 +46,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Tower:
-    """A tower in ONNX: arrays in, vectors out. Safe from many threads at once. `threads`: that one call takes; a second
-    costs a request's tail more than it gains, a whole catalogue takes all there are (0)."""
+    """A tower in ONNX: arrays in, vectors out. Safe from many threads at once. A call has one thread: a second costs a
+    request's tail more than it gains, and a whole catalogue is shared between calls."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,10 @@
 """The catalogue through the item tower in blocks: the same as all at once, and never much in memory."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from zhiyin.features.categorical import Categorical
 from zhiyin.features.numeric import Numeric
 from zhiyin.features.schema import Schema, encode
 from zhiyin.features.vector import Vector
+from zhiyin.indexes.base import Vectors
 from zhiyin.learning.examples import Examples
 from zhiyin.models import catalogue
 from zhiyin.models.base import Items, ModelSpec
@@ -113,3 +116,40 @@ def test_the_file_holds_what_the_tower_says_of_all_items(
         np.testing.assert_allclose(written, towers.item_vectors(examples.items()).numpy(), atol=1e-5)
     with pytest.raises(FileExistsError, match=r"vectors\.npy"):
         write_vectors(partial(item_vectors, towers), blocks, len(data.items), tmp_path / "vectors.npy")
+
+
+def test_what_several_threads_make_is_written_in_the_order_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(catalogue, "BLOCK", 1)
+    monkeypatch.setattr(catalogue, "SHARE", 2)
+    later = Event()
+
+    def tower(items: Items) -> Vectors:
+        row = int(items.rows[0])
+        assert row or later.wait(60), "nobody came past the first while it was under way"
+        if row:
+            later.set()
+        return np.array([[row, -row]], np.float32)
+
+    written = write_vectors(tower, [Items(torch.arange(7), {})], 7, tmp_path / "vectors.npy", 2)
+    assert written.tolist() == [[row, -row] for row in range(7)]
+
+
+def test_no_more_blocks_are_made_than_threads_can_be_busy_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(catalogue, "SHARE", 1)
+    done: list[int] = []
+    ahead: list[int] = []
+
+    def slow(items: Items) -> Vectors:
+        time.sleep(0.01)
+        done.append(int(items.rows[0]))
+        return np.zeros((1, 2), np.float32)
+
+    def blocks() -> Iterator[Items]:
+        for row in range(20):
+            ahead.append(row - len(done))
+            yield Items(torch.tensor([row]), {})
+
+    write_vectors(slow, blocks(), 20, tmp_path / "vectors.npy", 3)
+    assert max(ahead) == 6

@@ -1,7 +1,9 @@
 """The whole catalogue through an item tower, a part at a time: it takes a part's memory, whatever the catalogue."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,14 @@ from zhiyin.features.schema import Schema, encode
 from zhiyin.indexes.base import Vectors
 from zhiyin.models.base import Items, RetrievalModel
 
-READ = 32_768
+READ = 65_536
 """Items that are read and encoded at a time: fewer, and what each time costs shows."""
 
-BLOCK = 8192
-"""Items in a tower at a time: what their way through it needs stays in the processor's cache."""
+BLOCK = 1024
+"""Items in a tower at a time: what a layer makes of them stays in the cache of the core that works on it."""
+
+SHARE = 8
+"""Blocks that a thread takes at a time, so that they need not be handed out one by one."""
 
 
 def item_blocks(
@@ -45,26 +50,48 @@ def item_vectors(model: RetrievalModel, items: Items) -> Vectors:
     return vectors
 
 
-def write_vectors(tower: Callable[[Items], Vectors], blocks: Iterable[Items], count: int, path: Path) -> Vectors:
+def write_vectors(
+    tower: Callable[[Items], Vectors], blocks: Iterable[Items], count: int, path: Path, threads: int = 1
+) -> Vectors:
     """[count, d] the vectors of all `count` items in `blocks`, in a new file that is memory-mapped when it is whole.
-    The next block is made while the tower works on one.
+    `threads`: that ask the tower at the same time (1 for a tower with threads of its own); the next block is made, and
+    what came back is written, meanwhile.
 
     Plain writes, not through the map: a full disk is an `OSError` then, and not the end of the process.
     """
-    coming, dim = iter(blocks), 0
-    with path.open("xb") as file, ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(next, coming, None)
-        while (items := waiting.result()) is not None:
-            waiting = ahead.submit(next, coming, None)
-            for start in range(0, len(items.rows), BLOCK):
-                vectors = np.ascontiguousarray(tower(_part(items, start, start + BLOCK)), "<f4")
-                if not dim:
-                    dim = vectors.shape[1]
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(vectors.data)
+    dim = 0
+    with path.open("xb") as file:
+        for vectors in _in_order(partial(_vectors, tower), _shares(blocks), threads):
+            if not dim:
+                dim = vectors.shape[1]
+                header = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(vectors.data)
     written: Vectors = np.load(path, mmap_mode="r")
     return written
+
+
+def _shares(blocks: Iterable[Items]) -> Iterator[Items]:
+    size = SHARE * BLOCK
+    return (_part(items, start, start + size) for items in blocks for start in range(0, len(items.rows), size))
+
+
+def _vectors(tower: Callable[[Items], Vectors], share: Items) -> list[Vectors]:
+    """[·, d] what the tower says of a share, block by block."""
+    blocks = (_part(share, start, start + BLOCK) for start in range(0, len(share.rows), BLOCK))
+    return [np.ascontiguousarray(tower(block), "<f4") for block in blocks]
+
+
+def _in_order(work: Callable[[Items], list[Vectors]], shares: Iterable[Items], threads: int) -> Iterator[Vectors]:
+    """What `threads` threads make of the shares, in the order of these; twice as many shares as threads are held."""
+    waiting: deque[Future[list[Vectors]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for share in shares:
+            if len(waiting) == 2 * threads:
+                yield from waiting.popleft().result()
+            waiting.append(pool.submit(work, share))
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def _items(schema: Schema, table: pa.Table, rows: torch.Tensor) -> Items:
