@@ -38,11 +38,13 @@ def test_a_release_with_a_tuned_index_holds_what_was_chosen_and_why(
     published(tmp_path / "releases", "20260101-000000-aaaa", index=Auto(overlap=0.9, k=10, seconds=20), overlap=0.9)
     folder = tmp_path / "releases" / "20260101-000000-aaaa"
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest["index"] == manifest["tuning"]["chosen"]["index"]
+    index = spec.used_build(manifest["index"], "zhiyin.indexes")
+    assert index == spec.used_build(manifest["tuning"]["chosen"]["index"], "zhiyin.indexes")
+    assert manifest["index"] == spec.used_table(index, "zhiyin.indexes", whole=True)
     assert manifest["tuning"]["target"] == {"overlap": 0.9, "k": 10, "threads": 1, "seed": 0}
     assert manifest["tuning"]["chosen"]["held_out_overlap"] >= 0.85
     assert len(manifest["tuning"]["curve"]) >= 1
-    assert not isinstance(spec.used_build(manifest["index"], "zhiyin.indexes"), Auto)
+    assert not isinstance(index, Auto)
     release = Release.open(folder)
     queries = np.array(release.vectors[:5])
     exact = Exact().build(release.vectors).search(queries, 10)
