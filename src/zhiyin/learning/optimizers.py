@@ -89,10 +89,8 @@ class Steps:
         if self._adamw is not None:
             for name, parameter in self._dense.items():
                 parts = {k.rpartition(":")[2]: v for k, v in tensors.items() if k.rpartition(":")[0] == name}
-                self._adamw.state[parameter] = {
-                    part: value.clone() if part == "step" else value.to(parameter.device, copy=True)
-                    for part, value in parts.items()
-                }
+                moved = {part: value.to(parameter.device, copy=True) for part, value in parts.items()}
+                self._adamw.state[parameter] = moved  # its count of steps, too: a fused step wants all in one place
 
 
 class RowWiseAdagrad:

@@ -6,7 +6,7 @@ chunk are all that is ever held; then the towers are pushed back through with wh
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -85,14 +85,17 @@ class Stepper:
         hidden = torch.rand(len(rows), device=rows.device) < self.id_dropout
         return replace(items, rows=torch.where(hidden, UNKNOWN, items.rows))
 
+    def _precision(self, kind: str) -> AbstractContextManager[object]:
+        return torch.autocast(kind, torch.bfloat16) if self.half else nullcontext()
+
     def _gradients(self, batch: Batch) -> Tensor:
         """The batch's mean loss, whose gradients have come to the parameters."""
         kind = batch.rows.device.type
-        with self.clock.time("item tower"), torch.autocast(kind, torch.bfloat16, enabled=self.half):
+        with self.clock.time("item tower"), self._precision(kind):
             mine = self.crew.share(len(batch.rows))
             items = self.model.item_vectors(self._shown(batch.rows[mine])).float()
             everything = self.crew.gathered(items.detach(), len(batch.rows)).requires_grad_()
-        with self.clock.time("user tower"), torch.autocast(kind, torch.bfloat16, enabled=self.half):
+        with self.clock.time("user tower"), self._precision(kind):
             users = self.model.run_vectors(*batch.runs).float()
             asked = users.detach().requires_grad_()
         with self.clock.time("scores and loss"):
