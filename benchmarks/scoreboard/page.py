@@ -174,10 +174,12 @@ def said(value: object) -> str:
 def looks(record: Record) -> str:
     """How often the test was looked at."""
     runs = sum(len(one["runs"]) for one in record.earlier)
-    many = f"The test was measured {len(record.runs)} times with these settings"
-    return many + (
-        f", and {runs} times with {len(record.earlier)} earlier ones, which the record keeps." if runs else "."
-    )
+    many = f"The test was measured {_times(len(record.runs))} with these settings"
+    return many + (f", and {_times(runs)} with earlier ones, which the record keeps." if runs else ".")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def words(record: Record) -> str:
