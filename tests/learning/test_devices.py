@@ -1,11 +1,13 @@
 """What a GPU would refuse or wait for, found without one: on torch's meta device a tensor has a device and no numbers,
 so whatever mixes devices, or asks for a number on the way, is an error."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from zhiyin import spec
 from zhiyin.data.prepared import Prepared
@@ -14,7 +16,9 @@ from zhiyin.features.schema import Schema
 from zhiyin.learning import fit
 from zhiyin.learning.base import Loss
 from zhiyin.learning.distributed import ALONE
+from zhiyin.learning.examples import Examples
 from zhiyin.learning.fit import Plan, Training, TrainingRun
+from zhiyin.learning.losses import SampledSoftmax
 from zhiyin.learning.negatives import Uniform, WholeCatalogue
 from zhiyin.learning.optimizers import Optimizer, Steps
 from zhiyin.models.base import ModelSpec
@@ -45,7 +49,7 @@ def take_a_step(plan: Plan, data: Prepared, split: Split, schema: Schema, folder
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("model", spec.examples("zhiyin.models"), ids=repr)
 def test_a_step_of_any_model_stays_on_its_device(
-    model: ModelSpec, data: Prepared, split: Split, examples: Any, tmp_path: Path
+    model: ModelSpec, data: Prepared, split: Split, examples: Examples, tmp_path: Path
 ) -> None:
     plan = Plan(model, Uniform(16), training=Training(batch_size=32))
     run = take_a_step(plan, data, split, examples.schema, tmp_path)
@@ -58,7 +62,7 @@ def test_a_step_of_any_model_stays_on_its_device(
 @pytest.mark.parametrize("model", [YouTubeDNN(dim=8), MIND(dim=8)], ids=["one vector", "several"])
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
 def test_a_step_of_any_loss_stays_on_its_device(
-    loss: Loss, model: ModelSpec, data: Prepared, split: Split, examples: Any, tmp_path: Path
+    loss: Loss, model: ModelSpec, data: Prepared, split: Split, examples: Examples, tmp_path: Path
 ) -> None:
     plan = Plan(
         model, WholeCatalogue() if loss.whole_catalogue else Uniform(16), loss, training=Training(batch_size=32)
@@ -68,24 +72,32 @@ def test_a_step_of_any_loss_stays_on_its_device(
 
 @pytest.mark.usefixtures("elsewhere")
 def test_so_does_one_without_an_order_and_one_with_id_dropout(
-    data: Prepared, split: Split, examples: Any, tmp_path: Path
+    data: Prepared, split: Split, examples: Examples, tmp_path: Path
 ) -> None:
     for training in (Training(batch_size=32, unordered=True), Training(batch_size=32, id_dropout=0.5)):
         plan = Plan(YouTubeDNN(dim=8, pooling="mean"), Uniform(16), training=training)
         take_a_step(plan, data, split, examples.schema, tmp_path)
 
 
-def test_a_number_asked_for_on_the_way_is_found(data: Prepared, split: Split, tmp_path: Path) -> None:
-    """The tests above can fail: a loss that looks at itself does, and so does one with a tensor of its own."""
-    scores = torch.zeros(3, device=META)
-    with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
-        scores.sum().item()
-    with pytest.raises(RuntimeError, match="device"):
-        scores + torch.zeros(3)
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("wrong", [lambda loss: loss * float(loss.sum()), lambda loss: loss + torch.zeros(len(loss))])
+def test_a_number_that_is_asked_for_and_a_tensor_from_elsewhere_are_found(
+    wrong: Callable[[Tensor], Tensor],
+    data: Prepared,
+    split: Split,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tests above can fail: by a loss that looks at itself, and by one that adds a tensor of its own."""
+    right = SampledSoftmax.__call__
+    monkeypatch.setattr(SampledSoftmax, "__call__", lambda self, scores: wrong(right(self, scores)))
+    with pytest.raises(RuntimeError, match="meta"):
+        take_a_step(Plan(YouTubeDNN(dim=8), Uniform(16)), data, split, examples.schema, tmp_path)
 
 
 @pytest.mark.parametrize("tables", ["lazy-adam", "rowwise-adagrad"])
-def test_what_a_checkpoint_gives_back_goes_to_where_the_model_is(tables: Any, examples: Any) -> None:
+def test_what_a_checkpoint_gives_back_goes_to_where_the_model_is(tables: Any, examples: Examples) -> None:
     """The count of AdamW's steps as well: it was made on the device, and a fused step takes it from nowhere else."""
     optimizer = Optimizer(tables=tables)
     model = YouTubeDNN(dim=8).build(examples.schema, 60)
