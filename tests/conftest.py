@@ -203,7 +203,8 @@ class RedisServer:
         assert program, "redis-server is not here: make test installs it, CONTRIBUTING.md says how"
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--cluster-port", str(self.bus)]
-        self.process = subprocess.Popen([program, *where, *kept, *self.words], stdout=subprocess.DEVNULL)
+        replicas = ["--repl-ping-replica-period", "1"]
+        self.process = subprocess.Popen([program, *where, *kept, *replicas, *self.words], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while not self._answers():
             assert self.process.poll() is None, f"redis-server ended with {self.process.returncode}"
@@ -228,6 +229,14 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         return redis.Redis(port=self.port, protocol=2, **options)
+
+    def followed(self, replicas: int) -> bool:
+        """Whether it has so many replicas, and they said that they have what it sent them, were it only the ping of
+        every second. They think themselves linked up before; a `WAIT` between the two waits for nobody."""
+        with self.client() as client:
+            told = cast(Any, client).info("replication")
+        known = [told.get(f"slave{at}", {}) for at in range(replicas)]
+        return all(one.get("state") == "online" and one["offset"] > 0 for one in known)
 
 
 class RedisCluster:
@@ -311,7 +320,7 @@ def replicated(tmp_path: Path, redis_cluster: RedisCluster) -> Iterator[tuple[Re
         for node in cluster.nodes:
             asked.execute_command("CLUSTER MEET", "127.0.0.1", node.port, node.bus)
         wait_until(lambda: replicates(asked, id))
-        wait_until(lambda: asked.info("replication")["master_link_status"] == "up")
+        wait_until(lambda: master.followed(1))
     for node in cluster.nodes:
         with node.client() as client:
             client.config_set("cluster-node-timeout", 1000)
@@ -340,7 +349,8 @@ class RedisSentinels:
             self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
 
     def wait(self) -> None:
-        """Until every Sentinel knows of all, and says that all is well."""
+        """Until the master counts its replicas, and every Sentinel knows of all and says that all is well."""
+        wait_until(lambda: self.servers[0].followed(2))
         for port in self.ports:
             wait_until(lambda port=port: listens(port))  # type: ignore[misc]
             with redis.Redis(port=port, protocol=2) as client:

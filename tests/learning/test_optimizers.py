@@ -6,14 +6,17 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import Split
 from zhiyin.errors import SpecError
+from zhiyin.learning import optimizers
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.fit import Plan, Training, fit
-from zhiyin.learning.optimizers import LazyAdam, Optimizer, RowWiseAdagrad, Steps
+from zhiyin.learning.optimizers import LazyAdam, Optimizer, RowWiseAdagrad, Steps, summed_in_place
 from zhiyin.models.youtube_dnn import YouTubeDNN
 
 ROWS, DIM = 12, 5
@@ -145,6 +148,40 @@ def test_a_dense_gradient_takes_the_same_step(rule: type[LazyAdam] | type[RowWis
             backward(embedding, torch.arange(ROWS), torch.ones(ROWS, DIM))
             step.step()
     torch.testing.assert_close(one.weight, two.weight)
+
+
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_parts_are_summed_in_place(rows: list[int]) -> None:
+    parts = torch.arange(1, len(rows) + 1, dtype=torch.float32)[:, None] * torch.tensor([[1.0, -2.0]])
+    found, sums, once = summed_in_place(torch.tensor(rows, dtype=torch.int64), parts)
+    assert found.tolist() == sorted(rows)
+    assert once.tolist() == [float(at == 0 or row != found[at - 1]) for at, row in enumerate(found.tolist())]
+    for row, total in zip(found.tolist(), sums, strict=True):
+        whole = sum(part for where, part in zip(rows, parts, strict=True) if where == row)
+        torch.testing.assert_close(total, whole)
+
+
+@pytest.mark.parametrize("rule", [LazyAdam, RowWiseAdagrad])
+def test_the_step_that_waits_for_no_device_is_the_same_step(
+    rule: type[LazyAdam] | type[RowWiseAdagrad], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is not asked how many rows were touched: each stands as often as it was looked up, and moves once."""
+
+    def elsewhere(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert weight.grad is not None
+        return summed_in_place(weight.grad._indices()[0], weight.grad._values())
+
+    one, two = table(), table()
+    steps = [rule(embedding.weight, 0.1) for embedding in (one, two)]
+    for rows in ([3, 5, 5, 2, 3, 3], [5], [7, 0, 7]):
+        targets = torch.arange(len(rows) * DIM, dtype=torch.float32).view(len(rows), DIM)
+        for embedding, step, touched in zip((one, two), steps, (optimizers._touched, elsewhere), strict=True):
+            monkeypatch.setattr(optimizers, "_touched", touched)
+            backward(embedding, torch.tensor(rows), targets)
+            step.step()
+    torch.testing.assert_close(one.weight, two.weight)
+    for name, part in steps[0].state().items():
+        torch.testing.assert_close(part, steps[1].state()[name])
 
 
 class Small(nn.Module):

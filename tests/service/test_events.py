@@ -354,7 +354,8 @@ def test_while_a_master_of_a_cluster_is_down_requests_go_on(
 
 
 class Load:
-    """Two threads that post events over HTTP, each batch again until it is accepted; a third that retrieves."""
+    """Two threads that post events over HTTP, each batch again until it is accepted; a third that retrieves. Of the 60
+    items ten are in no event: a user who has seen all gets none."""
 
     def __init__(self, url: str) -> None:
         self.url, self.done = url, threading.Event()
@@ -378,7 +379,7 @@ class Load:
     def write(self, thread: int, client: httpx.Client) -> None:
         number = self.accepted[thread]
         events = [
-            {"user_id": f"{thread}.{user}", "item_id": f"i{number % 60}", "event_id": f"{number}", "time": number}
+            {"user_id": f"{thread}.{user}", "item_id": f"i{number % 50}", "event_id": f"{number}", "time": number}
             for user in range(6)
         ]
         answer = client.post("/v1/events", json={"events": events})
@@ -395,7 +396,7 @@ class Load:
         """Every request is answered, and says what it lacks."""
         asked = {"user_id": f"0.{self.answers['whole'] % 6}", "k": 5}
         answer = client.post("/v1/retrieve", json=asked).raise_for_status().json()
-        assert len(answer["candidates"]) == 5
+        assert len(answer["candidates"]) == 5, answer
         assert answer.get("degraded", ["user"]) == ["user"]
         self.answers["degraded" if "degraded" in answer else "whole"] += 1
 

@@ -328,9 +328,8 @@ def test_a_key_of_another_kind_is_told_and_left_alone(
 def test_what_too_few_replicas_have_is_not_said_to_be_kept(fresh: Callable[..., "RedisServer"], turns: "Turns") -> None:
     master = fresh("--repl-diskless-sync-delay", "0")
     replica = fresh("--replicaof", f"127.0.0.1 {master.port}")
-    with replica.client() as client:
-        until(lambda: cast(Any, client).info("replication")["master_link_status"] == "up")
-    store = Redis(port=master.port, replicas=1, timeout=1.0).open()
+    until(lambda: master.followed(1))
+    store = Redis(port=master.port, replicas=1, timeout=2.0).open()
     direct = Redis(port=replica.port).open()
     assert store.append([Event("u", "i", 1, id="a"), Event("v", "i", 1)]) == 2
     assert [len(state.events) for state in direct.read(["u", "v"], 9)] == [1, 1]
@@ -368,7 +367,7 @@ def test_where_one_node_knows_no_script_each_waits_for_its_own_replicas(
 ) -> None:
     """The second master has a replica; what its script wrote was waited for, and is not asked about anew."""
     cluster, _ = replicated
-    store = Redis(cluster=cluster.addresses, replicas=1, timeout=1.0).open()
+    store = Redis(cluster=cluster.addresses, replicas=1, timeout=2.0).open()
     owners = {f"u{at}": cast(Any, store)._node(store._keys(f"u{at}")[0]) for at in range(30)}
     safe = [user for user, owner in owners.items() if owner.endswith(f":{cluster.nodes[1].port}")]
     other = next(user for user in owners if user not in safe)
@@ -393,7 +392,7 @@ def test_in_a_cluster_the_replicas_of_each_master_count(
 ) -> None:
     """The second master has one, the others have none."""
     cluster, _ = replicated
-    store = Redis(cluster=cluster.addresses, replicas=1, timeout=1.0).open()
+    store = Redis(cluster=cluster.addresses, replicas=1, timeout=2.0).open()
     owners = {f"u{at}": cast(Any, store)._node(store._keys(f"u{at}")[0]) for at in range(30)}
     safe = [user for user, owner in owners.items() if owner.endswith(f":{cluster.nodes[1].port}")]
     others = [user for user in owners if user not in safe]

@@ -59,8 +59,9 @@ class Processes:
         """The sum of all processes' sparse gradients of one table."""
         if self.count == 1:
             return gradient
-        gradient = gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
+        if gradient.device.type == "cpu":  # elsewhere it would have to be waited for
+            gradient = gradient.coalesce()
+        rows, values = gradient._indices()[0], gradient._values()
         counts: list[Any] = [None] * self.count
         dist.all_gather_object(counts, len(rows))
         total = max(counts)
@@ -110,7 +111,8 @@ def processes(device: torch.device) -> Iterator[Processes]:
         yield ALONE
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # numbers that the host knows go between hosts, without waiting for a card
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the other processes cannot be reached ({str(error).splitlines()[0]})",

@@ -102,13 +102,13 @@ class RowWiseAdagrad:
 
     @torch.no_grad()
     def step(self) -> None:
-        found = _rows(self._table)
+        found = _touched(self._table)
         if found is None:
             return
-        rows, gradients = found
+        rows, gradients, once = found
         sums = self._sums[rows] + gradients.square().mean(1)
         self._sums[rows] = sums
-        self._table.index_add_(0, rows, gradients * (-self.lr / (sums.sqrt() + self._eps))[:, None])
+        self._table.index_add_(0, rows, gradients * (-self.lr * once / (sums.sqrt() + self._eps))[:, None])
 
     def state(self) -> dict[str, Tensor]:
         return {"sums": self._sums}
@@ -129,10 +129,10 @@ class LazyAdam:
 
     @torch.no_grad()
     def step(self) -> None:
-        found = _rows(self._table)
+        found = _touched(self._table)
         if found is None:
             return
-        rows, gradients = found
+        rows, gradients, once = found
         one, two = self._betas
         touched = gradients.any(1).to(gradients.dtype)
         steps = self._steps[rows] + touched
@@ -141,7 +141,7 @@ class LazyAdam:
         second = self._second[rows].mul_(kept[:, None]).addcmul_(gradients, gradients, value=1 - two)
         self._steps[rows], self._first[rows], self._second[rows] = steps, first, second
         counted = steps.clamp(min=1)
-        scale = (-self.lr * touched / (1 - one**counted))[:, None]
+        scale = (-self.lr * once * touched / (1 - one**counted))[:, None]
         deviation = (second / (1 - two**counted)[:, None]).sqrt_().add_(self._eps)
         self._table.index_add_(0, rows, first.mul_(scale).div_(deviation))
 
@@ -153,12 +153,29 @@ class LazyAdam:
             mine.copy_(tensors[name])
 
 
-def _rows(table: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The rows a gradient touches, each once, and their gradients; all rows of a dense one; None without a gradient."""
+def _touched(table: Tensor) -> tuple[Tensor, Tensor, Tensor | float] | None:
+    """The rows [n] that a table's gradient touches, the gradient of each [n, d], and 1 where a row stands for the first
+    time, 0 where again; all rows of a dense gradient; None without one.
+
+    On a CPU each row stands once. How many rows that makes, a GPU would have to be waited for; there a row stands as
+    often as it was looked up, each time with its whole gradient, so that what is written to it is the same each time.
+    """
     gradient = table.grad
     if gradient is None:
         return None
     if not gradient.is_sparse:
-        return torch.arange(len(table), device=table.device), gradient
-    gradient = gradient.coalesce()
-    return gradient.indices()[0], gradient.values()
+        return torch.arange(len(table), device=table.device), gradient, 1.0
+    if gradient.device.type == "cpu":
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values(), 1.0
+    return summed_in_place(gradient._indices()[0], gradient._values())
+
+
+def summed_in_place(rows: Tensor, parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows [n] in order, as often as they are there; for each the sum [n, d] of all its parts [n, d]; and 1.0 [n] where
+    it is the first of its kind, else 0.0. Asks for no number on the way."""
+    rows, order = rows.sort(stable=True)
+    first = torch.cat([torch.ones_like(rows[:1]), (rows[1:] != rows[:-1]).to(rows.dtype)])
+    group = first.cumsum(0) - 1
+    sums = torch.zeros_like(parts).index_add_(0, group, parts.index_select(0, order))
+    return rows, sums.index_select(0, group), first.to(parts.dtype)
