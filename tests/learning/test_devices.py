@@ -70,6 +70,16 @@ def test_a_step_of_any_loss_stays_on_its_device(
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_so_does_one_with_one_number_of_state_a_row(
+    data: Prepared, split: Split, examples: Examples, tmp_path: Path
+) -> None:
+    plan = Plan(
+        YouTubeDNN(dim=8), Uniform(16), optimizer=Optimizer(tables="rowwise-adagrad"), training=Training(batch_size=32)
+    )
+    take_a_step(plan, data, split, examples.schema, tmp_path)
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_so_does_one_without_an_order_and_one_with_id_dropout(
     data: Prepared, split: Split, examples: Examples, tmp_path: Path
 ) -> None:
