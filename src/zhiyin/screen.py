@@ -15,6 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from zhiyin.data.datasets import DataSet
     from zhiyin.evaluation.saved import Comparison
+    from zhiyin.evaluation.through import EndToEnd
     from zhiyin.learning.fit import Progress as Training
     from zhiyin.release import Release
     from zhiyin.trials import Trial
@@ -208,20 +209,23 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     return table
 
 
-def through_words(found: Sequence[Mapping[str, Any]], filter: str) -> str:
-    """What `through_table` is about."""
-    among = f", among items that pass {filter}" if filter else ""
-    return f"through the live release's index, beside exact search{among}: {found[0]['queries']:,} queries"
+THROUGH_WORDS = (
+    "through the live release's index, beside exact search; with a filter, both among the items that pass it"
+)
+"""What `through_table` is about."""
 
 
-def through_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """What the live release's index lets through, a line for each k."""
+def through_table(found: Sequence["EndToEnd"]) -> Table:
+    """What the live release's index lets through, a line for each filter and k."""
     table = Table(box=None)
-    for name in ("k", "recall", "exact", "overlap", "ms a query"):
+    table.add_column("filter", overflow="fold")
+    for name in ("items", "queries", "k", "recall", "exact", "overlap", "ms a query"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        figures = [f"{one[name]:.4f}" for name in ("recall", "exact_recall", "overlap")]
-        table.add_row(str(one["k"]), *figures, f"{one['milliseconds']:.3g}")
+        figures = [f"{value:.4f}" for value in (one.recall, one.exact_recall, one.overlap)]
+        share = f"{one.selectivity:.1%}"
+        words = escape(one.filter) or "[dim]none[/]"
+        table.add_row(words, share, f"{one.queries:,}", f"{one.k:,}", *figures, f"{one.milliseconds:.3g}")
     return table
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,13 +21,21 @@ from zhiyin.data.worlds import tastes
 from zhiyin.evaluation.analysis import analyse, training_events
 from zhiyin.evaluation.embedding import embedding
 from zhiyin.evaluation.lists import one_hot
+from zhiyin.evaluation.look import COLOURS, STYLE
 from zhiyin.evaluation.page import page
-from zhiyin.evaluation.plots import Axis, number
+from zhiyin.evaluation.plots import WIDTH, Axis, number
 from zhiyin.evaluation.progress import progress
 from zhiyin.evaluation.report import measure
+from zhiyin.evaluation.through import EndToEnd
 
 VOID = {"meta"}
 """What HTML leaves open; SVG closes its own."""
+
+THROUGH = (
+    EndToEnd("", 1.0, 1.0, 5, 120, 0.21, 0.22, 0.99, 0.5),
+    EndToEnd("", 1.0, 1.0, 20, 120, 0.4567, 0.4678, 0.9876, 0.25),
+    EndToEnd("price < 20 & <so>", 0.125, 0.251, 20, 31, 0.5, 1.0, 0.75, 0.0123),
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -53,8 +62,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     log.write_text("".join(line + "\n" for line in training_log()))
     found["training"] = progress(log, "recall@50")
     points = [{"effort": e, "overlap": 1 - 1 / e, "milliseconds": e / 100} for e in (4, 8, 16)]
-    found["index"] = {"name": "HNSW", "knob": "ef_search", "k": 20, "queries": 99, "recall": 0.4, "exact_recall": 0.5}
-    found["index"]["points"] = points
+    found["index"] = {"name": "HNSW", "knob": "ef_search", "effort": 8, "k": 20, "queries": 99, "points": points}
+    found["through"] = [asdict(one) for one in THROUGH]
     plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     return plain
 
@@ -152,7 +161,41 @@ def test_every_point_tells_its_number(read: Reader, document: dict[str, Any]) ->
     for epoch, recall in document["training"]["validation"]:
         assert f"recall@50, epoch {number(epoch)}: {number(recall)}" in titles
     for point in document["index"]["points"]:
-        assert f"HNSW, milliseconds {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
+        assert f"HNSW, milliseconds a query {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
+
+
+def test_what_reaches_users_is_told_for_the_k_of_the_page_and_each_filter(read: Reader) -> None:
+    lines = [row for row in read.rows if row and row[0] in ("no filter", "price < 20 & <so>")]
+    assert lines == [
+        ["no filter", "100.0%", "100.0%", "120", "0.4678", "0.4567", "0.9876", "0.25"],
+        ["price < 20 & <so>", "12.5%", "25.1%", "31", "1.0000", "0.5000", "0.7500", "0.0123"],
+    ]
+
+
+def test_more_scorers_than_colours_can_still_be_told_apart(document: dict[str, Any]) -> None:
+    """The ninth has the first one's colour, dashed and hollow; nobody is drawn without a colour."""
+    names = [f"scorer {number}" for number in range(COLOURS + 2)]
+    many = json.loads(json.dumps(document))
+    for part in (many, many["popularity"]):
+        for key in {"metrics", "intervals", "curves", "lists", "scorers"} & set(part):
+            one = next(iter(part[key].values()))
+            part[key] = dict.fromkeys(names, one)
+    for one in many["slices"]:
+        for part in one["parts"]:
+            part["scorers"] = (
+                dict.fromkeys(names, next(iter(part["scorers"].values()), None)) if part["queries"] else {}
+            )
+    many["differences"] = dict.fromkeys(names, next(iter(many["differences"].values())))
+    html = page(many)
+    chips = re.findall(r'<li><i class="([^"]+)"></i>scorer (\d+)', html)
+    assert {int(name): look for look, name in chips} == {
+        **{at: f"s{at}" for at in range(COLOURS)},
+        COLOURS: "s0 more",
+        COLOURS + 1: "s1 more",
+    }
+    drawn = set(re.findall(r'class="(?:line|dot|band|whisker) ([^"]+)"', html))
+    assert drawn == {look for look, _ in chips}
+    assert all(f".line.s{at}" in STYLE and f".dot.more.s{at}" in STYLE for at in range(COLOURS))
 
 
 def test_the_headline_and_the_protocol(html: str, document: dict[str, Any]) -> None:
@@ -167,9 +210,9 @@ def test_the_headline_and_the_protocol(html: str, document: dict[str, Any]) -> N
 
 
 def test_what_is_not_there_is_left_out(document: dict[str, Any]) -> None:
-    bare = {name: part for name, part in document.items() if name not in ("training", "embedding", "index")}
+    bare = {name: part for name, part in document.items() if name not in ("training", "embedding", "index", "through")}
     html = page(bare)
-    for title in ("Training", "Map of the items", "The index"):
+    for title in ("Training", "Map of the items", "The index", "What reaches users"):
         assert f"<h2>{title}</h2>" not in html
         assert f"<h2>{title}</h2>" in page(document)
 
@@ -216,13 +259,29 @@ def test_the_map_is_the_plane_of_most_variance() -> None:
 
 
 @pytest.mark.parametrize(
-    "axis", [Axis(0, 0.7, 0, 1), Axis(3.1, 9.4, 0, 1), Axis(1, 100, 0, 1, log=True), Axis(0, 0, 0, 1)]
+    "axis",
+    [
+        Axis(0, 0.7, 0, 1),
+        Axis(0, 1.02, 0, 1),
+        Axis(3.1, 9.4, 0, 1),
+        Axis(1, 100, 0, 1, log=True),
+        Axis(1, 1000, 0, 1, log=True),
+        Axis(0.05, 0.13, 0, 1, log=True),
+        Axis(0, 0, 0, 1),
+    ],
 )
 def test_ticks_are_round_and_inside(axis: Axis) -> None:
     ticks = axis.ticks()
     assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
-    assert 1 <= len(ticks) <= 7
+    assert 2 <= len(ticks) <= 10 or axis.low == axis.high
     assert all(len(f"{tick:g}") <= 5 for tick in ticks)
+
+
+def test_there_are_enough_ticks_to_read_a_value_by() -> None:
+    assert Axis(0, 1.02, 0, 1).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert Axis(1, 500, 0, 1, log=True).ticks() == [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    assert Axis(1, 10**6, 0, 1, log=True).ticks() == [10**power for power in range(7)]
+    assert len(Axis(0.05, 0.13, 0, 1, log=True).ticks()) > 2
 
 
 def test_ticks_of_epochs_are_whole() -> None:
@@ -233,10 +292,24 @@ def test_ticks_of_epochs_are_whole() -> None:
 def test_the_look_that_chose_the_step_is_ringed(document: dict[str, Any]) -> None:
     found = dict(document["training"], validation=[[1, 0.1], [2, 0.43], [3, 0.2]])
     html = page({**document, "training": found})
-    ring = re.search(r'<circle class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text[^>]*>([^<]+)<', html)
-    assert ring is not None
-    assert f'cx="{ring[1]}" cy="{ring[2]}" r="2.6"><title>recall@50, epoch 2: 0.4300</title>' in html
-    assert ring[3] == "0.4300"
+    rings = re.findall(r'<circle class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text[^>]*>([^<]+)<', html)
+    (x, y, told), (index_x, index_y, effort) = rings
+    assert f'cx="{x}" cy="{y}" r="2.6"><title>recall@50, epoch 2: 0.4300</title>' in html
+    assert told == "0.4300"
+    assert f'cx="{index_x}" cy="{index_y}" r="2.6"><title>HNSW, milliseconds a query 0.0800: 0.8750</title>' in html
+    assert effort == "ef_search 8"
+
+
+def test_the_words_of_a_ring_stay_inside_and_off_the_line(document: dict[str, Any]) -> None:
+    for looks in ([[1, 0.5], [2, 0.4]], [[1, 0.1], [20, 0.5]], [[1, 0.1], [10, 0.5], [20, 0.4]]):
+        html = page({**document, "training": dict(document["training"], validation=looks, loss=[[20, 1.0]])})
+        ring = re.search(
+            r'class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text class="label" x="([\d.]+)" y="([\d.]+)"', html
+        )
+        assert ring is not None
+        _, y, at, base = map(float, ring.groups())
+        assert 30 <= at <= WIDTH - 30
+        assert 10 < base < y  # above the highest point there is no line
 
 
 def test_the_digits_of_a_line_are_alike(document: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from zhiyin.evaluation import plots
-from zhiyin.evaluation.look import COLOURS, STYLE
+from zhiyin.evaluation.look import STYLE, look
 from zhiyin.evaluation.plots import number
 
 WORDS = {
@@ -24,9 +24,9 @@ WORDS = {
 
 
 def page(document: Mapping[str, Any], title: str = "Evaluation") -> str:
-    """The HTML of an analysis (`analyse`). `training` (`progress`), `embedding` and `index` (`index_part`) are shown
-    where the document has them."""
-    first = [_recall(document), _popularity(document), _table(document), _lists(document)]
+    """The HTML of an analysis (`analyse`). `training` (`progress`), `embedding`, `index` (`index_part`) and `through`
+    (of `EndToEnd`) are shown where the document has them."""
+    first = [_recall(document), _popularity(document), _through(document), _lists(document)]
     parts = [*_slices(document), _increments(document)]
     for name, draw in (("training", _training), ("embedding", _embedding), ("index", _index)):
         if document.get(name):
@@ -36,7 +36,8 @@ def page(document: Mapping[str, Any], title: str = "Evaluation") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
         f'<header><p class="kicker">zhiyin · {escape(title)}</p>{_headline(document)}</header>\n'
-        f'<main><div class="grid">\n{"".join(first)}</div><div class="flow">\n{"".join(parts)}</div></main>\n'
+        f'<main><div class="grid">\n{"".join(first)}</div><div class="flow">\n{"".join(parts)}</div>'
+        f'<div class="grid">\n{_table(document)}</div></main>\n'
         f"{_footer(document)}</body></html>\n"
     )
 
@@ -82,7 +83,7 @@ def _section(title: str, words: str, body: str, *, wide: bool = False) -> str:
 
 def _key(names: Sequence[str], prefix: str = "s", bar: str = "") -> str:
     chips = [f'<li><i class="bar"></i>{escape(bar)}</li>'] if bar else []
-    chips += [f'<li><i class="{prefix}{at % COLOURS}"></i>{escape(name)}</li>' for at, name in enumerate(names)]
+    chips += [f'<li><i class="{look(at, prefix)}"></i>{escape(name)}</li>' for at, name in enumerate(names)]
     return f'<ul class="key">{"".join(chips)}</ul>'
 
 
@@ -181,6 +182,35 @@ def _lists(document: Mapping[str, Any]) -> str:
     )
 
 
+def _through(document: Mapping[str, Any]) -> str:
+    k = document["k"]
+    found = [one for one in document.get("through", ()) if one["k"] == k]
+    if not found:
+        return ""
+    heads = (
+        "items that pass",
+        "targets that pass",
+        "queries",
+        "recall, exact",
+        "recall, served",
+        "overlap",
+        "ms a query",
+    )
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    rows = "".join(
+        f"<tr><td>{escape(one['filter']) or 'no filter'}</td><td>{one['selectivity']:.1%}</td>"
+        f"<td>{one['reach']:.1%}</td><td>{one['queries']:,}</td><td>{one['exact_recall']:.4f}</td>"
+        f"<td>{one['recall']:.4f}</td><td>{one['overlap']:.4f}</td><td>{one['milliseconds']:.3g}</td></tr>"
+        for one in found
+    )
+    words = (
+        f"Exact search of the towers beside the live release's index, {k} candidates each. With a filter, both look "
+        "among the items that pass it; targets that do not are left out."
+    )
+    table = f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return _section("What reaches users", words, table, wide=True)
+
+
 def _training(training: Mapping[str, Any]) -> str:
     measure = training["measure"]
     body = plots.curves({"loss": training["loss"]}, x="epoch", y="loss", classes=["s5"], from_zero=False, start=0)
@@ -212,12 +242,19 @@ def _index(found: Mapping[str, Any]) -> str:
     points = [(p["milliseconds"], p["overlap"]) for p in found["points"]]
     words = (
         f"{escape(found['name'])}: one query's median search time and the share of exact search's {found['k']} that is "
-        f"found, as {escape(found['knob'])} grows. Through it, recall@{found['k']} of {found['queries']:,} queries is "
-        f"{number(found['recall'])}; by exact search it is {number(found['exact_recall'])}."
+        f"found, of {found['queries']:,} queries, as {escape(found['knob'])} grows. Ringed: as it is served."
     )
-    series = {found["name"]: points}
+    served = next((p["milliseconds"], p["overlap"]) for p in found["points"] if p["effort"] == found["effort"])
     drawn = plots.curves(
-        series, x="milliseconds", y=f"overlap@{found['k']}", log=True, classes=["s1"], from_zero=False, marks=True
+        {found["name"]: points},
+        x="milliseconds a query",
+        y=f"overlap@{found['k']}",
+        log=True,
+        classes=["s1"],
+        from_zero=False,
+        marks=True,
+        chosen=served,
+        told=f"{found['knob']} {found['effort']}",
     )
     return _section("The index", words, drawn)
 
