@@ -204,6 +204,8 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     for one in asked:
         table.add_row(f"[bold]{escape(one['name'])}[/]")
         for part in one["parts"]:
+            if not part["queries"]:
+                continue
             values = [f"{row[metric][0]:.4f}" for row in part["scorers"].values()]
             table.add_row(f"  {escape(part['name'])}", f"{part['queries']:,}", *values)
     return table
@@ -231,7 +233,7 @@ def through_table(found: Sequence["EndToEnd"]) -> Table:
 
 def comparison_table(found: "Comparison", first: str, second: str) -> Table:
     """Two runs: the usual metrics of both (all are in the JSON), the difference with its interval, and p."""
-    table = Table("", first, second, "difference", "95 % interval", "p", box=None)
+    table = Table("", escape(first), escape(second), "difference", "95 % interval", "p", box=None)
     for name, one in found.metrics.items():
         same = name.replace("hit@", "recall@")
         if name.startswith(("precision@", "map@")) or (same != name and found.metrics[same] == one):
@@ -241,6 +243,16 @@ def comparison_table(found: "Comparison", first: str, second: str) -> Table:
         chance = "< 0.001" if one.p < 0.001 else f"{one.p:.3f}"
         table.add_row(name, f"{one.first:.4f}", f"{one.second:.4f}", f"{sure}{one.difference:+.4f}[/]", ends, chance)
     return table
+
+
+def comparison_words(found: "Comparison", part: str) -> str:
+    """What `comparison_table` is about: which models, how many queries, what the columns mean."""
+    few = f"; not at k = {', '.join(map(str, found.left_out))}, which only one of them has" if found.left_out else ""
+    models = f"{found.first} and {found.second}: " if found.first != found.second else ""
+    return (
+        f"{models}{found.queries:,} queries of {part}, paired{few}; the interval holds 95 % of bootstrap samples of "
+        "users, p is the chance of so large a difference if it were arbitrary which model is which"
+    )
 
 
 def release_words(release: "Release") -> str:

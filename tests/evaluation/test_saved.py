@@ -71,6 +71,29 @@ def test_a_comparison_has_both_means_and_is_paired(measured: Measured, data: Pre
     assert one.low <= one.difference <= one.high
     assert found.to_json()["metrics"]["recall@20"]["p"] == one.p
     assert compare(saved, saved).metrics["recall@20"].p == 1
+    assert found.left_out == ()
+
+
+def test_each_k_that_only_one_run_has_is_named(measured: Measured, data: Prepared, split: Split) -> None:
+    popular: dict[str, Scorer] = {"popularity": Popularity().fit(data, split)}
+    other = measure(popular, data, split.test, ks=(2, 20))
+    found = compare(Saved.of(measured, data), Saved.of(other, data))
+    assert set(found.metrics) == {f"{name}@20" for name in METRICS}
+    assert found.left_out == (2, 5)
+    assert found.to_json()["left_out"] == [2, 5]
+
+
+def test_runs_of_other_catalogues_are_not_compared(measured: Measured, data: Prepared, tmp_path: Path) -> None:
+    """Though they ask the same queries: among fewer items more is found. A file of before that was kept is taken."""
+    saved = Saved.of(measured, data)
+    with pytest.raises(DataError, match="one run ranked 90 items, the other 45: the fewer, the easier"):
+        compare(saved, replace(saved, catalogue=45))
+    saved.save(tmp_path / "test.npz")
+    with np.load(tmp_path / "test.npz") as arrays:
+        assert int(arrays["catalogue"]) == 90
+        np.savez(tmp_path / "old.npz", **{name: arrays[name] for name in arrays.files if name != "catalogue"})
+    old = Saved.open(tmp_path / "old.npz")
+    assert compare(saved, old).metrics["recall@20"].difference == 0
 
 
 def test_other_queries_are_refused_with_the_numbers(measured: Measured, data: Prepared, split: Split) -> None:
@@ -103,10 +126,10 @@ def test_a_wrong_scorer_and_a_missing_or_foreign_file(measured: Measured, data: 
     saved = Saved.of(measured, data)
     with pytest.raises(DataError, match=r"no scorer 'popular' \(did you mean 'popularity'\?\)"):
         compare(saved, saved, ("popular", ""))
-    with pytest.raises(DataError, match="a common k"):
+    with pytest.raises(DataError, match=r"k = 5, 20, the other 7; expected a common k. .* again: -k 5,20"):
         compare(saved, replace(saved, ks=(7,)))
-    with pytest.raises(DataError, match="no saved evaluation here.*zhiyin evaluate"):
-        Saved.open(tmp_path / "none.npz")
+    with pytest.raises(DataError, match="no saved evaluation here.*zhiyin evaluate RECIPE --part validation` first"):
+        Saved.open(tmp_path / "validation.npz")
     (tmp_path / "foreign.npz").write_bytes(b"no zip at all")
     with pytest.raises(DataError, match=r"foreign\.npz: not a saved evaluation"):
         Saved.open(tmp_path / "foreign.npz")

@@ -182,6 +182,22 @@ def test_the_command_line_says_where_the_page_is_and_prints_the_slices(folder: P
     assert found["metrics"]["recall@10"]["difference"] == 0
 
 
+def test_a_comparison_says_whose_figures_stand_where(folder: Path, tmp_path: Path) -> None:
+    """By the recipes' names, with their folders where these are equal; and which k it could not compare."""
+    recipe = folder / "long.toml"
+    (tmp_path / "long.toml").write_text(recipe.read_text().replace('home = "long"', f'home = "{folder / "long"}"'))
+    run("evaluate", str(recipe), "-k", "5,20")
+    assert run("compare", str(recipe), str(recipe)).split()[:2] == ["long", "long"]
+    said = run("compare", str(recipe), str(tmp_path / "long.toml"))
+    assert re.sub(r"\s", "", said).startswith(f"{folder.name}/long")
+    run("evaluate", str(folder / "short.toml"), "-k", "20")
+    said = run("compare", str(folder / "short.toml"), str(tmp_path / "long.toml"))
+    assert said.split()[:2] == ["short", "long"]
+    assert "recall@20" in said
+    assert "recall@5" not in said
+    assert "paired; not at k = 5, which only one of them has; the interval" in " ".join(said.split())
+
+
 def test_k_is_what_the_command_line_says(folder: Path) -> None:
     recipe = str(folder / "long.toml")
     said = json.loads(run("evaluate", recipe, "-k", "20", "-k", "5,7", "--json").splitlines()[-1])["metrics"]

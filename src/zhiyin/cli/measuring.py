@@ -9,7 +9,7 @@ import typer
 
 from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
-from zhiyin.screen import THROUGH_WORDS, comparison_table, say, slices_table, through_table
+from zhiyin.screen import THROUGH_WORDS, comparison_table, comparison_words, say, slices_table, through_table
 
 if TYPE_CHECKING:
     from zhiyin.evaluation.through import EndToEnd
@@ -98,10 +98,15 @@ def compare(
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    console.print(comparison_table(found, first.stem, second.stem))
-    say(
-        console,
-        f"{found.queries:,} queries of {part}, paired; the interval holds 95 % of bootstrap samples of users, p is the "
-        "chance of so large a difference if it were arbitrary which model is which",
-        style="dim",
-    )
+    console.print(comparison_table(found, *_told_apart(first, second)))
+    say(console, comparison_words(found, part), style="dim")
+
+
+def _told_apart(first: Path, second: Path) -> tuple[str, str]:
+    """The two recipes' names, with as many of their folders as it takes."""
+    ends = [path.resolve().with_suffix("").parts for path in (first, second)]
+    for length in range(1, max(map(len, ends)) + 1):
+        one, other = ("/".join(end[-length:]) for end in ends)
+        if one != other:
+            return one, other
+    return first.stem, second.stem
