@@ -133,7 +133,7 @@ def show(
     without it the live release, if it is of this training, is searched for some of the queries."""
     from zhiyin.evaluation.analysis import analyse, training_events
     from zhiyin.evaluation.curve import some
-    from zhiyin.evaluation.embedding import embedding
+    from zhiyin.evaluation.embedding import embedding, titles
     from zhiyin.evaluation.lists import one_hot
     from zhiyin.evaluation.page import page
     from zhiyin.evaluation.progress import progress
@@ -146,7 +146,8 @@ def show(
     document = analyse(at.measured, at.data, at.split, columns=slices, separators=separators, traits=traits)
     document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
     vectors = at.scorer.items.cpu().numpy()
-    document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named)
+    called = titles(at.data.items.ids(), at.data.item_table)
+    document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named, called)
     live = _live(recipe, at.scorer)
     if live is not None and not released:
         few = some(at.measured.asked)

@@ -19,7 +19,7 @@ from zhiyin.baselines.popularity import Popularity
 from zhiyin.data.splits import TimeCut
 from zhiyin.data.worlds import tastes
 from zhiyin.evaluation.analysis import analyse, training_events
-from zhiyin.evaluation.embedding import embedding
+from zhiyin.evaluation.embedding import embedding, titles
 from zhiyin.evaluation.lists import one_hot
 from zhiyin.evaluation.look import COLOURS, STYLE
 from zhiyin.evaluation.page import page
@@ -31,10 +31,12 @@ from zhiyin.evaluation.through import EndToEnd
 VOID = {"meta"}
 """What HTML leaves open; SVG closes its own."""
 
+FILTER = 'price < 20 & <so> and category in ["one", "another", "a third one of these"] and not missing(colour)'
+
 THROUGH = (
     EndToEnd("", 1.0, 1.0, 5, 120, 0.21, 0.22, 0.99, 0.5),
     EndToEnd("", 1.0, 1.0, 20, 120, 0.4567, 0.4678, 0.9876, 0.25),
-    EndToEnd("price < 20 & <so>", 0.125, 0.251, 20, 31, 0.5, 1.0, 0.75, 0.0123),
+    EndToEnd(FILTER, 0.125, 0.251, 20, 31, 0.5, 1.0, 0.75, 0.0123),
 )
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -57,7 +59,9 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     traits = one_hot(data.item_table["category"])
     found = analyse(measured, data, split, columns=("country", "category"), traits=traits)
     vectors = np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32)
-    found["embedding"] = embedding(vectors, training_events(data, split), data.item_table["category"], "category")
+    called = [f"Film <{row}>" for row in range(90)]
+    popularity = training_events(data, split)
+    found["embedding"] = embedding(vectors, popularity, data.item_table["category"], "category", called)
     log = tmp_path_factory.mktemp("run") / "log.jsonl"
     log.write_text("".join(line + "\n" for line in training_log()))
     found["training"] = progress(log, "recall@50")
@@ -160,15 +164,17 @@ def test_every_point_tells_its_number(read: Reader, document: dict[str, Any]) ->
                 assert f"{part['name']} · {scorer}: {number(mean)} [{number(low)}, {number(high)}]" in titles
     for epoch, recall in document["training"]["validation"]:
         assert f"recall@50, epoch {number(epoch)}: {number(recall)}" in titles
+    for name, (_, _, code) in zip(document["embedding"]["names"], document["embedding"]["points"], strict=True):
+        assert f"{name}: {document['embedding']['categories'][code]}" in titles
     for point in document["index"]["points"]:
         assert f"HNSW, milliseconds a query {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
 
 
 def test_what_reaches_users_is_told_for_the_k_of_the_page_and_each_filter(read: Reader) -> None:
-    lines = [row for row in read.rows if row and row[0] in ("no filter", "price < 20 & <so>")]
+    lines = [row for row in read.rows if row and row[0] in ("no filter", FILTER)]
     assert lines == [
         ["no filter", "100.0%", "100.0%", "120", "0.4678", "0.4567", "0.9876", "0.25"],
-        ["price < 20 & <so>", "12.5%", "25.1%", "31", "1.0000", "0.5000", "0.7500", "0.0123"],
+        [FILTER, "12.5%", "25.1%", "31", "1.0000", "0.5000", "0.7500", "0.0123"],
     ]
 
 
@@ -243,7 +249,8 @@ def test_the_training_log_is_thinned_and_a_new_run_starts_over(tmp_path: Path) -
 def test_the_map_is_the_plane_of_most_variance() -> None:
     random = np.random.default_rng(0)
     vectors = (random.normal(size=(200, 6)) * [1, 9, 1, 5, 1, 1] + 3).astype(np.float32)
-    found = embedding(vectors, np.arange(200), None, "")
+    found = embedding(vectors, np.arange(200), None, "", [f"item {row}" for row in range(200)])
+    assert found["names"] == [f"item {row}" for row in range(199, -1, -1)]  # the most popular first, as the points
     order = np.arange(200)[::-1]
     points = np.array([[x, y] for x, y, _ in found["points"]])
     for axis, column in ((0, 1), (1, 3)):
@@ -251,11 +258,23 @@ def test_the_map_is_the_plane_of_most_variance() -> None:
     spread = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
     np.testing.assert_allclose(found["explained"], spread[:2] / spread.sum(), rtol=1e-4)
     kinds = np.array([f"c{min(row % 12, 9)}" for row in range(200)], object)
-    named = embedding(vectors, np.arange(200), kinds, "kind")
+    named = embedding(vectors, np.arange(200), kinds, "kind", [""] * 200)
     assert named["categories"][0] == "c9"
     assert (len(named["categories"]), named["categories"][-1]) == (8, "other")
     for (_, _, code), row in zip(named["points"], order, strict=True):
         assert named["categories"][code] in (kinds[row], "other")
+
+
+def test_items_are_called_by_a_text_that_tells_them_apart() -> None:
+    ids = [f"i{row}" for row in range(20)]
+    several = np.array([f"Film {row % 18}" for row in range(20)], object)  # 18 of 20: too often the same
+    film = np.array([f"Film {row % 19}" for row in range(19)] + [None], object)
+    numbers, tags = np.arange(20), np.array([["a", f"b{row}"] for row in range(20)] + [None], object)[:20]
+    assert titles(ids, {"year": numbers, "tags": tags, "series": several, "title": film}) == [
+        *(f"Film {row} (i{row})" for row in range(19)),
+        "i19",
+    ]
+    assert titles(ids, {"year": numbers, "series": several}) == ids
 
 
 @pytest.mark.parametrize(
@@ -339,7 +358,9 @@ def test_a_browser_finds_nothing_wider_than_the_screen(html: str, scheme: str, t
       const d = f.contentDocument, w = f.contentWindow, s = w.getComputedStyle(d.documentElement);
       const wide = [...d.querySelectorAll("section, h1, svg, .big, .key, dl")].filter(
         e => e.getBoundingClientRect().right > w.innerWidth + 1).length;
-      return [w.innerWidth, d.documentElement.scrollWidth, wide, d.querySelectorAll("svg").length, s.color,
+      const hiding = [...d.querySelectorAll("table")].filter(  // the first column stays while the others scroll
+        t => t.querySelector("td").offsetWidth > t.parentElement.clientWidth / 2).length;
+      return [w.innerWidth, d.documentElement.scrollWidth, wide, hiding, d.querySelectorAll("svg").length, s.color,
         s.backgroundColor].join(";"); });
       document.body.innerHTML = "<pre>" + told.join("\\n") + "</pre>"; });</script>"""
     wrapper = tmp_path / "frames.html"
@@ -357,9 +378,9 @@ def test_a_browser_finds_nothing_wider_than_the_screen(html: str, scheme: str, t
     assert told, done.stderr
     lines = [line.split(";") for line in told[1].splitlines()]
     assert [int(line[0]) for line in lines] == [1280, 400]
-    for width, scrolled, wide, drawings, ink, paper in lines:
+    for width, scrolled, wide, hiding, drawings, ink, paper in lines:
         assert int(scrolled) <= int(width)
-        assert int(wide) == 0
+        assert (int(wide), int(hiding)) == (0, 0)
         assert int(drawings) == html.count("<svg")
         assert contrast(ink, paper) > 7
         assert (int(re.findall(r"\d+", paper)[0]) < 128) == (scheme == "dark")

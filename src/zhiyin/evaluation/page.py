@@ -53,7 +53,9 @@ def _headline(document: Mapping[str, Any]) -> str:
         sure = "a difference that chance does not explain" if gap["p"] < 0.05 else "which may be chance"
         more = "more" if gap["difference"] >= 0 else "fewer"
         chance = "<\u00a00.001" if gap["p"] < 0.001 else f"=\u00a0{gap['p']:.3f}"
-        words += f" That is {abs(gap['difference']) * 100:.1f} points {more} than {escape(best)}, {sure} (p {chance})."
+        words += (
+            f" That is {abs(gap['difference']) * 100:.1f} points {more} than {escape(best)}, {sure} (p\u00a0{chance})."
+        )
     figures = [
         (interval_words(document["intervals"][first][name]), f"recall@{k}"),
         (number(metrics[first][f"ndcg@{k}"]), f"ndcg@{k}"),
@@ -149,7 +151,11 @@ def _slices(document: Mapping[str, Any]) -> list[str]:
     found = []
     for one in document["slices"]:
         rows = [
-            (part["name"], f"{part['queries']:,} queries", {n: row[metric] for n, row in part["scorers"].items()})
+            (
+                part["name"],
+                f"{part['queries']:,} {'query' if part['queries'] == 1 else 'queries'}",
+                {n: row[metric] for n, row in part["scorers"].items()},
+            )
             for part in one["parts"]
             if part["queries"]
         ]
@@ -235,7 +241,13 @@ def _embedding(found: Mapping[str, Any]) -> str:
         f"{len(found['points']):,} items by the two main axes of their vectors ({sum(found['explained']):.0%} of the "
     )
     words += f"variance), coloured by {escape(found['column'])}." if found["column"] else "variance)."
-    return _section("Map of the items", words, _key(found["categories"]) + plots.scatter(found["points"]))
+    called = [plots.short(name, 80) for name in found["names"]]
+    if found["column"]:
+        called = [
+            f"{name}: {found['categories'][code]}" for name, (_, _, code) in zip(called, found["points"], strict=True)
+        ]
+    drawn = plots.scatter(found["points"], called)
+    return _section("Map of the items", words + " Point at one to see its name.", _key(found["categories"]) + drawn)
 
 
 def _index(found: Mapping[str, Any]) -> str:

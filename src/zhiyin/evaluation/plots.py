@@ -152,7 +152,8 @@ def dots(rows: Sequence[tuple[str, str, Mapping[str, Figure]]], names: Sequence[
         )
     for (name, note, figures), size in zip(rows, sizes, strict=True):
         middle = y + size / 2
-        parts.append(f'<text class="label" x="0" y="{middle - 1:.1f}">{escape(_short(name, 21))}</text>')
+        label_text = f"{escape(short(name, 21))}<title>{escape(name)}</title>"
+        parts.append(f'<text class="label" x="0" y="{middle - 1:.1f}">{label_text}</text>')
         parts.append(f'<text class="note" x="0" y="{middle + 10:.1f}">{escape(note)}</text>')
         parts.append(f'<line class="grid" x1="0" x2="{WIDTH}" y1="{y + size:.1f}" y2="{y + size:.1f}"/>')
         for at, (scorer, figure) in enumerate(figures.items()):
@@ -196,13 +197,15 @@ def columns(
     return _svg(260, parts, f"{y} by {x}")
 
 
-def scatter(points: Sequence[Sequence[float]]) -> str:
-    """Points (x, y, class number), square, without axes: only who is near whom means anything."""
+def scatter(points: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """Points (x, y, class number) and what they are, square, without axes: only who is near whom means anything."""
     size = 380.0
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     across, up = Axis(min(xs), max(xs), 14, WIDTH - 14), Axis(min(ys), max(ys), size - 14, 14)
     parts = [
-        f'<circle class="speck c{int(c)}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="2.2"/>' for x, y, c in points
+        f'<circle class="speck c{int(c)}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="2.2">'
+        f"<title>{escape(name)}</title></circle>"
+        for (x, y, c), name in zip(points, names, strict=True)
     ]
     return _svg(size, parts, "map of the item vectors")
 
@@ -226,7 +229,7 @@ def _svg(height: float, parts: Sequence[str], told: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>'
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
