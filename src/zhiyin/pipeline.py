@@ -153,6 +153,7 @@ def show(
         few = some(at.measured.asked)
         released = _searched(live, at.scorer, at.data, few, (document["k"],), remove_seen=remove_seen)
     document["through"] = [asdict(one) for one in released]
+    document["release"] = None if live is None else live.id
     document["index"] = None if live is None else _index_part(recipe, live, at, document["k"])
     written = recipe.run / f"{part}-report.html"
     written.with_suffix(".json").write_text(json.dumps(document, allow_nan=False) + "\n")

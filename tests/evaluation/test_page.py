@@ -67,6 +67,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found["training"] = progress(log, "recall@50")
     points = [{"effort": e, "overlap": 1 - 1 / e, "milliseconds": e / 100} for e in (4, 8, 16)]
     found["index"] = {"name": "HNSW", "knob": "ef_search", "effort": 8, "k": 20, "queries": 99, "points": points}
+    found["release"] = "20260101-<x>"
     found["through"] = [asdict(one) for one in THROUGH]
     plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     return plain
@@ -170,11 +171,12 @@ def test_every_point_tells_its_number(read: Reader, document: dict[str, Any]) ->
         assert f"HNSW, milliseconds a query {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
 
 
-def test_what_reaches_users_is_told_for_the_k_of_the_page_and_each_filter(read: Reader) -> None:
+def test_what_reaches_users_is_told_for_the_k_of_the_page_and_each_filter(read: Reader, html: str) -> None:
+    assert "index of release 20260101-&lt;x&gt;, 20 candidates each" in html
     lines = [row for row in read.rows if row and row[0] in ("no filter", FILTER)]
     assert lines == [
-        ["no filter", "100.0%", "100.0%", "120", "0.4678", "0.4567", "0.9876", "0.25"],
-        [FILTER, "12.5%", "25.1%", "31", "1.0000", "0.5000", "0.7500", "0.0123"],
+        ["no filter", "0.4678", "0.4567", "0.9876", "100.0%", "100.0%", "120", "0.25"],
+        [FILTER, "1.0000", "0.5000", "0.7500", "12.5%", "25.1%", "31", "0.0123"],
     ]
 
 

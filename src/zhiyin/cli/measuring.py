@@ -21,7 +21,7 @@ def evaluate(
     k: Ks = None,
     slices: Annotated[
         list[str] | None,
-        typer.Option(help="A column of users or items to measure apart by; may be given several times."),
+        typer.Option(help="A column of users, items or events to measure apart by; may be given several times."),
     ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Also write a page with curves, slices, intervals; its numbers as JSON.")

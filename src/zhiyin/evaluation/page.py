@@ -194,24 +194,25 @@ def _through(document: Mapping[str, Any]) -> str:
     if not found:
         return ""
     heads = (
-        "items that pass",
-        "targets that pass",
-        "queries",
         "recall, exact",
         "recall, served",
         "overlap",
+        "items that pass",
+        "targets that pass",
+        "queries",
         "ms a query",
     )
     head = "".join(f"<th>{name}</th>" for name in heads)
     rows = "".join(
-        f"<tr><td>{escape(one['filter']) or 'no filter'}</td><td>{one['selectivity']:.1%}</td>"
-        f"<td>{one['reach']:.1%}</td><td>{one['queries']:,}</td><td>{one['exact_recall']:.4f}</td>"
-        f"<td>{one['recall']:.4f}</td><td>{one['overlap']:.4f}</td><td>{one['milliseconds']:.3g}</td></tr>"
+        f"<tr><td>{escape(one['filter']) or 'no filter'}</td><td>{one['exact_recall']:.4f}</td>"
+        f"<td>{one['recall']:.4f}</td><td>{one['overlap']:.4f}</td><td>{one['selectivity']:.1%}</td>"
+        f"<td>{one['reach']:.1%}</td><td>{one['queries']:,}</td><td>{one['milliseconds']:.3g}</td></tr>"
         for one in found
     )
+    which = f"the index of release {escape(document['release'])}" if document["release"] else "the live release's index"
     words = (
-        f"Exact search of the towers beside the live release's index, {k} candidates each. With a filter, both look "
-        "among the items that pass it; targets that do not are left out."
+        f"Exact search of the towers beside {which}, {k} candidates each. With a filter, both look among the items "
+        "that pass it; targets that do not are left out."
     )
     table = f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     return _section("What reaches users", words, table, wide=True)
