@@ -15,6 +15,7 @@ from zhiyin.data.datasets import DATASETS
 from zhiyin.evaluation.report import Report
 from zhiyin.evaluation.saved import Comparison
 from zhiyin.evaluation.significance import Difference
+from zhiyin.evaluation.through import EndToEnd
 from zhiyin.learning.fit import Progress
 from zhiyin.release import Release
 
@@ -96,6 +97,21 @@ def test_a_comparison_and_slices_can_be_read_at_80_columns() -> None:
     assert "1,234" in shown(console)
     assert "history" not in shown(console)
     assert " de " not in shown(console)  # nobody asked from there
+
+
+def test_a_filter_is_named_in_the_first_of_its_lines() -> None:
+    figures = (120, 0.25, 0.5, 0.75, 0.0123)
+    found = [EndToEnd(words, 0.125, 0.3, k, *figures) for words in ("", "tag any ['a']") for k in (10, 1000)]
+    console = terminal(80)
+    console.print(screen.through_table(found))
+    lines = [line.split() for line in shown(console).splitlines()[1:]]
+    assert [line[: line.index("120")] for line in lines] == [
+        ["none", "12.5%"],
+        [],
+        ["tag", "any", "['a']", "12.5%"],
+        [],
+    ]
+    assert lines[1] == ["120", "1,000", "0.2500", "0.5000", "0.7500", "0.0123"]
 
 
 SENTENCE = "a sentence of many words that does not fit into a line of forty columns"

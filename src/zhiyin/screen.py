@@ -218,15 +218,16 @@ THROUGH_WORDS = (
 
 
 def through_table(found: Sequence["EndToEnd"]) -> Table:
-    """What the live release's index lets through, a line for each filter and k."""
+    """What the live release's index lets through, a line for each filter and k; a filter is named in its first."""
     table = Table(box=None)
     table.add_column("filter", overflow="fold")
     for name in ("items", "queries", "k", "recall", "exact", "overlap", "ms a query"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
+    for before, one in zip([None, *found], found, strict=False):
         figures = [f"{value:.4f}" for value in (one.recall, one.exact_recall, one.overlap)]
-        share = f"{one.selectivity:.1%}"
-        words = escape(one.filter) or "[dim]none[/]"
+        words, share = escape(one.filter) or "[dim]none[/]", f"{one.selectivity:.1%}"
+        if before is not None and before.filter == one.filter:
+            words, share = "", ""
         table.add_row(words, share, f"{one.queries:,}", f"{one.k:,}", *figures, f"{one.milliseconds:.3g}")
     return table
 

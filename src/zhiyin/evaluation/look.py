@@ -52,7 +52,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: .36rem .55rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
   background: var(--card); }
-td:first-child { white-space: normal; max-width: 24rem; overflow-wrap: anywhere; }
+td:first-child { white-space: normal; min-width: 8rem; max-width: 24rem; overflow-wrap: anywhere; }
 thead th { color: var(--soft); font-weight: 500; }
 td small { display: block; color: var(--soft); font-size: .74rem; } td.best { font-weight: 700; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .5rem 1.6rem;
@@ -60,7 +60,7 @@ dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20r
 footer { margin-top: 1.6rem; } footer p { font-size: .88rem; color: var(--soft); }
 @media (max-width: 40rem) { svg, svg .label { font-size: 12.5px; } svg .note { font-size: 10.5px; }
   thead th { white-space: normal; vertical-align: bottom; }
-  td:first-child { max-width: 8.6rem; min-width: 8rem; }
+  td:first-child { max-width: 8.6rem; }
   section { padding: .9rem .8rem; } .big { grid-template-columns: 1fr 1fr; } .big b { font-size: 1.6rem; } }
 @media print { body { max-width: none; } section { break-inside: avoid; } }
 """ + "".join(
