@@ -231,6 +231,14 @@ def test_the_ranges_that_init_writes_are_of_every_model(tmp_path: Path) -> None:
         ("model.dim = [0, -1]", "sweep 'model.dim': .*0"),
         ("optimizer.lr = { low = -1.0, high = 0.0 }", "sweep 'optimizer.lr': .*above 0"),
         ("model.use = ['dssm:DSMM']", "sweep 'model.use': .*did you mean 'dssm:DSSM'"),
+        (
+            "loss.use = ['losses:FullSoftmax', 'losses:BPRR']",
+            "recipe.toml sweep 'loss.use': .*did you mean 'losses:BPR'",
+        ),
+        (
+            "negatives.use = ['negatives:InBatch', 'Mixed']",
+            "sweep 'negatives.use': use = 'Mixed'; expected module:Class",
+        ),
     ],
 )
 def test_a_key_that_no_recipe_has_is_refused_before_anything_is_trained(

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhiyin import pipeline
+from zhiyin import pipeline, spec
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.draws import Sampler, drawn, value_of
@@ -33,6 +33,9 @@ FORMAT = 1
 MARK = "# Written by `zhiyin sweep`"
 _JUDGING = ("data", "features", "split", "model", "negatives", "loss", "optimizer", "training", "sweep")
 """The tables that a trial's result depends on."""
+
+_HOMES = {"model.use": "zhiyin.models", "negatives.use": "zhiyin.learning", "loss.use": "zhiyin.learning"}
+"""Where the classes are that these keys name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +221,11 @@ def _refuse_what_cannot_be(recipe: Recipe, trials: int, minutes: float) -> None:
 
 
 def _refuse_impossible(recipe: Recipe, key: str, one: Choice | Range) -> None:
-    """Raises the first value's error when none of a range's values is possible by itself."""
+    """Raises the first value's error when none of a range's values is possible by itself, and that of a `use` which
+    names nothing: what cannot be by itself may be so together with another range's value, but not that."""
     first: SpecError | None = None
+    for value in one.tried if key in _HOMES else ():
+        spec.resolve(str(value), _HOMES[key], f"{recipe.path.name} sweep '{key}'")
     for value in one.tried:
         try:
             _ = of(recipe, {key: value}).plan
