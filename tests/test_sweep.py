@@ -424,9 +424,12 @@ def test_the_command_line_shows_the_best_trials(
     code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--minutes", "1e-9")
     assert (code, out) == (0, "")
     assert "0 of 2 trials: the same command goes on" in err
+    code, out, err = zhiyin("--trials", "1", "--sampler", "random")
+    assert "of earlier calls" not in err
+    assert "trial 0: complete 0." in err
     code, out, err = zhiyin("--trials", "2", "--sampler", "random")
     assert (code, out) == (0, "")
-    assert "trial 0: complete 0." in err
+    assert err.startswith("1 trial of earlier calls trial 1: complete 0.")
     assert "trial recall@5 optimizer.table_lr model.hidden seconds" in err
     assert "next: zhiyin fit recipe-best.toml" in err
     code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--json")

@@ -66,10 +66,12 @@ def sweep(
     fresh: bool = False,
     watch: Watch = lambda number, values, progress: None,
     told: Callable[[Trial], None] = lambda trial: None,
+    found: Callable[[int], None] = lambda trials: None,
 ) -> Swept:
     """Search until there are `trials` finished ones, those of earlier calls included, or for `minutes` of this call (0:
     without end); write the best one's recipe beside the recipe. Goes on with the sweep in the recipe's home, unless
-    `fresh`. Prepares the data first if that was not done. `told` hears of each trial that is finished.
+    `fresh`. Prepares the data first if that was not done. `told` hears of each trial that is finished,
+    and before the first `found` of how many earlier calls have finished, if any.
 
     A trial that fails (its loss is no longer finite, its settings do not go together, memory is too small) is one of
     the trials. Raises `SpecError` for what cannot be searched, and without Optuna; `TrainingError` where another sweep
@@ -81,6 +83,8 @@ def sweep(
     if fresh:
         shutil.rmtree(recipe.home / "sweep", ignore_errors=True)
     search = Sweep(recipe, sampler, seed, watch, told)
+    if search.trials:
+        found(len(search.trials))
     search.go(trials, time.monotonic() + 60 * minutes if minutes else math.inf)
     return Swept(search.trials, search.written())
 
