@@ -15,6 +15,7 @@ from zhiyin.data.datasets import DATASETS
 from zhiyin.evaluation.report import Report
 from zhiyin.evaluation.saved import Comparison
 from zhiyin.evaluation.significance import Difference
+from zhiyin.evaluation.through import EndToEnd
 from zhiyin.learning.fit import Progress
 from zhiyin.release import Release
 
@@ -75,15 +76,19 @@ def test_a_comparison_and_slices_can_be_read_at_80_columns() -> None:
     same = Difference(first=0.3, second=0.3, difference=0.0, low=-0.01, high=0.01, p=0.8)
     metrics = {"recall@50": sure, "ndcg@50": same, "hit@50": sure, "map@50": same, "hit@10": same, "recall@10": sure}
     console = terminal(80)
-    console.print(screen.comparison_table(Comparison("a", "b", 9, metrics), "first", "second"))
+    console.print(screen.comparison_table(Comparison("a", "b", 9, metrics, ()), "first", "second"))
     lines = [line.split() for line in shown(console).splitlines() if "@" in line]
     assert [line[0] for line in lines] == ["recall@50", "ndcg@50", "hit@10", "recall@10"]
     assert lines[0][1:4] == ["0.3000", "0.4000", "+0.1000"]
     assert lines[0][-2:] == ["<", "0.001"]
     assert lines[1][-1] == "0.800"
+    assert "a and b: 9 queries of test, paired; the" in screen.comparison_words(Comparison("a", "b", 9, {}, ()), "test")
+    both = screen.comparison_words(Comparison("a", "a", 9, {}, (5, 20)), "test")
+    assert both.startswith("9 queries of test, paired; not at k = 5, 20, which only one of them has; the")
+    none = {"name": "de", "queries": 0, "scorers": {}}
     part = {"name": "fr", "queries": 1234, "scorers": {name: {"recall@50": [0.25, 0.2, 0.3]} for name in SCORERS}}
     slices = [
-        {"name": "user's country", "k": 50, "parts": [part]},
+        {"name": "user's country", "k": 50, "parts": [part, none]},
         {"name": "user's history", "k": 50, "parts": [part]},
     ]
     console = terminal(80)
@@ -91,6 +96,22 @@ def test_a_comparison_and_slices_can_be_read_at_80_columns() -> None:
     assert shown(console).count("0.2500") == len(SCORERS)
     assert "1,234" in shown(console)
     assert "history" not in shown(console)
+    assert " de " not in shown(console)  # nobody asked from there
+
+
+def test_a_filter_is_named_in_the_first_of_its_lines() -> None:
+    figures = (120, 0.25, 0.5, 0.75, 0.0123)
+    found = [EndToEnd(words, 0.125, 0.3, k, *figures) for words in ("", "tag any ['a']") for k in (10, 1000)]
+    console = terminal(80)
+    console.print(screen.through_table(found))
+    lines = [line.split() for line in shown(console).splitlines()[1:]]
+    assert [line[: line.index("120")] for line in lines] == [
+        ["none", "12.5%"],
+        [],
+        ["tag", "any", "['a']", "12.5%"],
+        [],
+    ]
+    assert lines[1] == ["120", "1,000", "0.2500", "0.5000", "0.7500", "0.0123"]
 
 
 SENTENCE = "a sentence of many words that does not fit into a line of forty columns"

@@ -231,6 +231,14 @@ def test_the_ranges_that_init_writes_are_of_every_model(tmp_path: Path) -> None:
         ("model.dim = [0, -1]", "sweep 'model.dim': .*0"),
         ("optimizer.lr = { low = -1.0, high = 0.0 }", "sweep 'optimizer.lr': .*above 0"),
         ("model.use = ['dssm:DSMM']", "sweep 'model.use': .*did you mean 'dssm:DSSM'"),
+        (
+            "loss.use = ['losses:FullSoftmax', 'losses:BPRR']",
+            "recipe.toml sweep 'loss.use': .*did you mean 'losses:BPR'",
+        ),
+        (
+            "negatives.use = ['negatives:InBatch', 'Mixed']",
+            "sweep 'negatives.use': use = 'Mixed'; expected module:Class",
+        ),
     ],
 )
 def test_a_key_that_no_recipe_has_is_refused_before_anything_is_trained(
@@ -416,9 +424,12 @@ def test_the_command_line_shows_the_best_trials(
     code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--minutes", "1e-9")
     assert (code, out) == (0, "")
     assert "0 of 2 trials: the same command goes on" in err
+    code, out, err = zhiyin("--trials", "1", "--sampler", "random")
+    assert "of earlier calls" not in err
+    assert "trial 0: complete 0." in err
     code, out, err = zhiyin("--trials", "2", "--sampler", "random")
     assert (code, out) == (0, "")
-    assert "trial 0: complete 0." in err
+    assert err.startswith("1 trial of earlier calls trial 1: complete 0.")
     assert "trial recall@5 optimizer.table_lr model.hidden seconds" in err
     assert "next: zhiyin fit recipe-best.toml" in err
     code, out, err = zhiyin("--trials", "2", "--sampler", "random", "--json")

@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -126,11 +126,14 @@ def show(
     every_baseline: bool = False,
     remove_seen: bool = True,
     beside: Sequence[Recipe] = (),
+    released: Sequence["EndToEnd"] = (),
 ) -> tuple["Report", dict[str, Any], Path]:
     """`evaluate`, with intervals, slices (also by the columns named), and all else that a page shows: the report, the
-    page's numbers, and where it was written; the numbers stand beside it as JSON."""
+    page's numbers, and where it was written; the numbers stand beside it as JSON. `released`: what `through` found;
+    without it the live release, if it is of this training, is searched for some of the queries."""
     from zhiyin.evaluation.analysis import analyse, training_events
-    from zhiyin.evaluation.embedding import embedding
+    from zhiyin.evaluation.curve import some
+    from zhiyin.evaluation.embedding import embedding, titles
     from zhiyin.evaluation.lists import one_hot
     from zhiyin.evaluation.page import page
     from zhiyin.evaluation.progress import progress
@@ -143,8 +146,15 @@ def show(
     document = analyse(at.measured, at.data, at.split, columns=slices, separators=separators, traits=traits)
     document["training"] = progress(recipe.run / "log.jsonl", f"recall@{at.fitted.plan.training.measure}")
     vectors = at.scorer.items.cpu().numpy()
-    document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named)
-    document["index"] = _index_part(recipe, at, document["k"], remove_seen)
+    called = titles(at.data.items.ids(), at.data.item_table)
+    document["embedding"] = embedding(vectors, training_events(at.data, at.split), category, named, called)
+    live = _live(recipe, at.scorer)
+    if live is not None and not released:
+        few = some(at.measured.asked)
+        released = _searched(live, at.scorer, at.data, few, (document["k"],), remove_seen=remove_seen)
+    document["through"] = [asdict(one) for one in released]
+    document["release"] = None if live is None else live.id
+    document["index"] = None if live is None else _index_part(recipe, live, at, document["k"])
     written = recipe.run / f"{part}-report.html"
     written.with_suffix(".json").write_text(json.dumps(document, allow_nan=False) + "\n")
     written.write_text(page(document, f"{type(at.fitted.plan.model).__name__} on {recipe.home.resolve().name}"))
@@ -257,15 +267,15 @@ def through(
     *,
     part: str = "test",
     ks: Sequence[int] = KS,
-    filter: str = "",
+    filters: Sequence[str] = (),
     remove_seen: bool = True,
 ) -> list["EndToEnd"]:
-    """For each k, what the live release's index lets through to the user of what exact search finds; with a `filter`
-    both look among the items that pass it, and others are no targets. Raises `ReleaseError` where nothing is live or
-    what is live was made of another training, `RequestError` for a filter that the release cannot answer, and
-    `DataError` when no held-out query has a target."""
+    """For each k, what the live release's index lets through to the user of what exact search finds; then the same for
+    each filter: both look among the items that pass it, and others are no targets. Raises `ReleaseError` where nothing
+    is live or what is live was made of another training, `RequestError` for a filter that the release cannot answer,
+    and `DataError` when no held-out query has a target."""
     fitted = trained(recipe)
-    from zhiyin.evaluation.through import end_to_end, holds
+    from zhiyin.evaluation.through import holds
 
     release = recipe.releases.open()
     data, split = opened(recipe)
@@ -276,23 +286,47 @@ def through(
             where=str(recipe.releases.root),
             remedy="Publish again: zhiyin publish RECIPE.",
         )
-    allowed = bitmap.allowed(release, filter) if filter else None
     held = split.test if part == "test" else split.validation
-    return [end_to_end(release.index, scorer, data, held, k, allowed=allowed, remove_seen=remove_seen) for k in ks]
+    return _searched(release, scorer, data, held, ks, filters, remove_seen=remove_seen)
 
 
-def _index_part(recipe: Recipe, at: _Evaluation, k: int, remove_seen: bool) -> dict[str, Any] | None:
-    """What the live release's index finds; None where there is no release, or none of this training."""
+def _searched(
+    release: Release,
+    scorer: "TowerScorer",
+    data: Prepared,
+    held: HeldOut,
+    ks: Sequence[int],
+    filters: Sequence[str] = (),
+    *,
+    remove_seen: bool,
+) -> list["EndToEnd"]:
+    """Without a filter, then with each of them, and of each every k."""
+    from zhiyin.evaluation.through import end_to_end
+
+    kept = {"": None, **{words: bitmap.allowed(release, words) for words in filters}}
+    return [
+        end_to_end(release.index, scorer, data, held, k, allowed=allowed, filter=words, remove_seen=remove_seen)
+        for words, allowed in kept.items()
+        for k in ks
+    ]
+
+
+def _live(recipe: Recipe, scorer: "TowerScorer") -> Release | None:
+    """The live release; None where there is none, or none of this training."""
+    from zhiyin.evaluation.through import holds
+
+    release = recipe.releases.open() if recipe.releases.ids() else None
+    return release if release is not None and holds(release.vectors, scorer) else None
+
+
+def _index_part(recipe: Recipe, live: Release, at: _Evaluation, k: int) -> dict[str, Any] | None:
+    """How the live release's index trades time for overlap."""
     from zhiyin import spec
     from zhiyin.evaluation.curve import index_part
 
-    there = recipe.releases
-    if not there.ids():
-        return None
-    release = there.open()
-    kind = spec.used_build(release.manifest["index"], "zhiyin.indexes")
-    path = there.root / release.id / "index.bin"
-    return index_part(kind, path, np.asarray(release.vectors), at.scorer, at.data, at.held, k, remove_seen=remove_seen)
+    kind = spec.used_build(live.manifest["index"], "zhiyin.indexes")
+    path = recipe.releases.root / live.id / "index.bin"
+    return index_part(kind, path, np.asarray(live.vectors), at.scorer, at.measured.asked, k)
 
 
 def publish(recipe: Recipe, now: datetime | None = None, watch: Callable[[str], None] = lambda words: None) -> Release:

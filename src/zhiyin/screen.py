@@ -15,6 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from zhiyin.data.datasets import DataSet
     from zhiyin.evaluation.saved import Comparison
+    from zhiyin.evaluation.through import EndToEnd
     from zhiyin.learning.fit import Progress as Training
     from zhiyin.release import Release
     from zhiyin.trials import Trial
@@ -203,31 +204,37 @@ def slices_table(slices: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     for one in asked:
         table.add_row(f"[bold]{escape(one['name'])}[/]")
         for part in one["parts"]:
+            if not part["queries"]:
+                continue
             values = [f"{row[metric][0]:.4f}" for row in part["scorers"].values()]
             table.add_row(f"  {escape(part['name'])}", f"{part['queries']:,}", *values)
     return table
 
 
-def through_words(found: Sequence[Mapping[str, Any]], filter: str) -> str:
-    """What `through_table` is about."""
-    among = f", among items that pass {filter}" if filter else ""
-    return f"through the live release's index, beside exact search{among}: {found[0]['queries']:,} queries"
+THROUGH_WORDS = (
+    "through the live release's index, beside exact search; with a filter, both among the items that pass it"
+)
+"""What `through_table` is about."""
 
 
-def through_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """What the live release's index lets through, a line for each k."""
+def through_table(found: Sequence["EndToEnd"]) -> Table:
+    """What the live release's index lets through, a line for each filter and k; a filter is named in its first."""
     table = Table(box=None)
-    for name in ("k", "recall", "exact", "overlap", "ms a query"):
+    table.add_column("filter", overflow="fold")
+    for name in ("items", "queries", "k", "recall", "exact", "overlap", "ms a query"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
-        figures = [f"{one[name]:.4f}" for name in ("recall", "exact_recall", "overlap")]
-        table.add_row(str(one["k"]), *figures, f"{one['milliseconds']:.3g}")
+    for before, one in zip([None, *found], found, strict=False):
+        figures = [f"{value:.4f}" for value in (one.recall, one.exact_recall, one.overlap)]
+        words, share = escape(one.filter) or "[dim]none[/]", f"{one.selectivity:.1%}"
+        if before is not None and before.filter == one.filter:
+            words, share = "", ""
+        table.add_row(words, share, f"{one.queries:,}", f"{one.k:,}", *figures, f"{one.milliseconds:.3g}")
     return table
 
 
 def comparison_table(found: "Comparison", first: str, second: str) -> Table:
     """Two runs: the usual metrics of both (all are in the JSON), the difference with its interval, and p."""
-    table = Table("", first, second, "difference", "95 % interval", "p", box=None)
+    table = Table("", escape(first), escape(second), "difference", "95 % interval", "p", box=None)
     for name, one in found.metrics.items():
         same = name.replace("hit@", "recall@")
         if name.startswith(("precision@", "map@")) or (same != name and found.metrics[same] == one):
@@ -237,6 +244,16 @@ def comparison_table(found: "Comparison", first: str, second: str) -> Table:
         chance = "< 0.001" if one.p < 0.001 else f"{one.p:.3f}"
         table.add_row(name, f"{one.first:.4f}", f"{one.second:.4f}", f"{sure}{one.difference:+.4f}[/]", ends, chance)
     return table
+
+
+def comparison_words(found: "Comparison", part: str) -> str:
+    """What `comparison_table` is about: which models, how many queries, what the columns mean."""
+    few = f"; not at k = {', '.join(map(str, found.left_out))}, which only one of them has" if found.left_out else ""
+    models = f"{found.first} and {found.second}: " if found.first != found.second else ""
+    return (
+        f"{models}{found.queries:,} queries of {part}, paired{few}; the interval holds 95 % of bootstrap samples of "
+        "users, p is the chance of so large a difference if it were arbitrary which model is which"
+    )
 
 
 def release_words(release: "Release") -> str:

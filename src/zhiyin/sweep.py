@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhiyin import pipeline
+from zhiyin import pipeline, spec
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.draws import Sampler, drawn, value_of
@@ -33,6 +33,9 @@ FORMAT = 1
 MARK = "# Written by `zhiyin sweep`"
 _JUDGING = ("data", "features", "split", "model", "negatives", "loss", "optimizer", "training", "sweep")
 """The tables that a trial's result depends on."""
+
+_HOMES = {"model.use": "zhiyin.models", "negatives.use": "zhiyin.learning", "loss.use": "zhiyin.learning"}
+"""Where the classes are that these keys name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,12 @@ def sweep(
     fresh: bool = False,
     watch: Watch = lambda number, values, progress: None,
     told: Callable[[Trial], None] = lambda trial: None,
+    found: Callable[[int], None] = lambda trials: None,
 ) -> Swept:
     """Search until there are `trials` finished ones, those of earlier calls included, or for `minutes` of this call (0:
     without end); write the best one's recipe beside the recipe. Goes on with the sweep in the recipe's home, unless
-    `fresh`. Prepares the data first if that was not done. `told` hears of each trial that is finished.
+    `fresh`. Prepares the data first if that was not done. `told` hears of each trial that is finished,
+    and before the first `found` of how many earlier calls have finished, if any.
 
     A trial that fails (its loss is no longer finite, its settings do not go together, memory is too small) is one of
     the trials. Raises `SpecError` for what cannot be searched, and without Optuna; `TrainingError` where another sweep
@@ -78,6 +83,8 @@ def sweep(
     if fresh:
         shutil.rmtree(recipe.home / "sweep", ignore_errors=True)
     search = Sweep(recipe, sampler, seed, watch, told)
+    if search.trials:
+        found(len(search.trials))
     search.go(trials, time.monotonic() + 60 * minutes if minutes else math.inf)
     return Swept(search.trials, search.written())
 
@@ -218,8 +225,11 @@ def _refuse_what_cannot_be(recipe: Recipe, trials: int, minutes: float) -> None:
 
 
 def _refuse_impossible(recipe: Recipe, key: str, one: Choice | Range) -> None:
-    """Raises the first value's error when none of a range's values is possible by itself."""
+    """Raises the first value's error when none of a range's values is possible by itself, and that of a `use` which
+    names nothing: what cannot be by itself may be so together with another range's value, but not that."""
     first: SpecError | None = None
+    for value in one.tried if key in _HOMES else ():
+        spec.resolve(str(value), _HOMES[key], f"{recipe.path.name} sweep '{key}'")
     for value in one.tried:
         try:
             _ = of(recipe, {key: value}).plan

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,15 +19,25 @@ from zhiyin.baselines.popularity import Popularity
 from zhiyin.data.splits import TimeCut
 from zhiyin.data.worlds import tastes
 from zhiyin.evaluation.analysis import analyse, training_events
-from zhiyin.evaluation.embedding import embedding
+from zhiyin.evaluation.embedding import embedding, titles
 from zhiyin.evaluation.lists import one_hot
+from zhiyin.evaluation.look import COLOURS, STYLE
 from zhiyin.evaluation.page import page
-from zhiyin.evaluation.plots import Axis, number
+from zhiyin.evaluation.plots import WIDTH, Axis, number
 from zhiyin.evaluation.progress import progress
 from zhiyin.evaluation.report import measure
+from zhiyin.evaluation.through import EndToEnd
 
 VOID = {"meta"}
 """What HTML leaves open; SVG closes its own."""
+
+FILTER = 'price < 20 & <so> and category in ["one", "another", "a third one of these"] and not missing(colour)'
+
+THROUGH = (
+    EndToEnd("", 1.0, 1.0, 5, 120, 0.21, 0.22, 0.99, 0.5),
+    EndToEnd("", 1.0, 1.0, 20, 120, 0.4567, 0.4678, 0.9876, 0.25),
+    EndToEnd(FILTER, 0.125, 0.251, 20, 31, 0.5, 1.0, 0.75, 0.0123),
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -48,13 +59,16 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     traits = one_hot(data.item_table["category"])
     found = analyse(measured, data, split, columns=("country", "category"), traits=traits)
     vectors = np.random.default_rng(0).normal(size=(90, 8)).astype(np.float32)
-    found["embedding"] = embedding(vectors, training_events(data, split), data.item_table["category"], "category")
+    called = [f"Film <{row}>" for row in range(90)]
+    popularity = training_events(data, split)
+    found["embedding"] = embedding(vectors, popularity, data.item_table["category"], "category", called)
     log = tmp_path_factory.mktemp("run") / "log.jsonl"
     log.write_text("".join(line + "\n" for line in training_log()))
     found["training"] = progress(log, "recall@50")
     points = [{"effort": e, "overlap": 1 - 1 / e, "milliseconds": e / 100} for e in (4, 8, 16)]
-    found["index"] = {"name": "HNSW", "knob": "ef_search", "k": 20, "queries": 99, "recall": 0.4, "exact_recall": 0.5}
-    found["index"]["points"] = points
+    found["index"] = {"name": "HNSW", "knob": "ef_search", "effort": 8, "k": 20, "queries": 99, "points": points}
+    found["release"] = "20260101-<x>"
+    found["through"] = [asdict(one) for one in THROUGH]
     plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     return plain
 
@@ -151,8 +165,45 @@ def test_every_point_tells_its_number(read: Reader, document: dict[str, Any]) ->
                 assert f"{part['name']} · {scorer}: {number(mean)} [{number(low)}, {number(high)}]" in titles
     for epoch, recall in document["training"]["validation"]:
         assert f"recall@50, epoch {number(epoch)}: {number(recall)}" in titles
+    for name, (_, _, code) in zip(document["embedding"]["names"], document["embedding"]["points"], strict=True):
+        assert f"{name}: {document['embedding']['categories'][code]}" in titles
     for point in document["index"]["points"]:
-        assert f"HNSW, milliseconds {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
+        assert f"HNSW, milliseconds a query {number(point['milliseconds'])}: {number(point['overlap'])}" in titles
+
+
+def test_what_reaches_users_is_told_for_the_k_of_the_page_and_each_filter(read: Reader, html: str) -> None:
+    assert "index of release 20260101-&lt;x&gt;, 20 candidates each" in html
+    lines = [row for row in read.rows if row and row[0] in ("no filter", FILTER)]
+    assert lines == [
+        ["no filter", "0.4678", "0.4567", "0.9876", "100.0%", "100.0%", "120", "0.25"],
+        [FILTER, "1.0000", "0.5000", "0.7500", "12.5%", "25.1%", "31", "0.0123"],
+    ]
+
+
+def test_more_scorers_than_colours_can_still_be_told_apart(document: dict[str, Any]) -> None:
+    """The ninth has the first one's colour, dashed and hollow; nobody is drawn without a colour."""
+    names = [f"scorer {number}" for number in range(COLOURS + 2)]
+    many = json.loads(json.dumps(document))
+    for part in (many, many["popularity"]):
+        for key in {"metrics", "intervals", "curves", "lists", "scorers"} & set(part):
+            one = next(iter(part[key].values()))
+            part[key] = dict.fromkeys(names, one)
+    for one in many["slices"]:
+        for part in one["parts"]:
+            part["scorers"] = (
+                dict.fromkeys(names, next(iter(part["scorers"].values()), None)) if part["queries"] else {}
+            )
+    many["differences"] = dict.fromkeys(names, next(iter(many["differences"].values())))
+    html = page(many)
+    chips = re.findall(r'<li><i class="([^"]+)"></i>scorer (\d+)', html)
+    assert {int(name): look for look, name in chips} == {
+        **{at: f"s{at}" for at in range(COLOURS)},
+        COLOURS: "s0 more",
+        COLOURS + 1: "s1 more",
+    }
+    drawn = set(re.findall(r'class="(?:line|dot|band|whisker) ([^"]+)"', html))
+    assert drawn == {look for look, _ in chips}
+    assert all(f".line.s{at}" in STYLE and f".dot.more.s{at}" in STYLE for at in range(COLOURS))
 
 
 def test_the_headline_and_the_protocol(html: str, document: dict[str, Any]) -> None:
@@ -167,9 +218,9 @@ def test_the_headline_and_the_protocol(html: str, document: dict[str, Any]) -> N
 
 
 def test_what_is_not_there_is_left_out(document: dict[str, Any]) -> None:
-    bare = {name: part for name, part in document.items() if name not in ("training", "embedding", "index")}
+    bare = {name: part for name, part in document.items() if name not in ("training", "embedding", "index", "through")}
     html = page(bare)
-    for title in ("Training", "Map of the items", "The index"):
+    for title in ("Training", "Map of the items", "The index", "What reaches users"):
         assert f"<h2>{title}</h2>" not in html
         assert f"<h2>{title}</h2>" in page(document)
 
@@ -200,7 +251,8 @@ def test_the_training_log_is_thinned_and_a_new_run_starts_over(tmp_path: Path) -
 def test_the_map_is_the_plane_of_most_variance() -> None:
     random = np.random.default_rng(0)
     vectors = (random.normal(size=(200, 6)) * [1, 9, 1, 5, 1, 1] + 3).astype(np.float32)
-    found = embedding(vectors, np.arange(200), None, "")
+    found = embedding(vectors, np.arange(200), None, "", [f"item {row}" for row in range(200)])
+    assert found["names"] == [f"item {row}" for row in range(199, -1, -1)]  # the most popular first, as the points
     order = np.arange(200)[::-1]
     points = np.array([[x, y] for x, y, _ in found["points"]])
     for axis, column in ((0, 1), (1, 3)):
@@ -208,21 +260,49 @@ def test_the_map_is_the_plane_of_most_variance() -> None:
     spread = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
     np.testing.assert_allclose(found["explained"], spread[:2] / spread.sum(), rtol=1e-4)
     kinds = np.array([f"c{min(row % 12, 9)}" for row in range(200)], object)
-    named = embedding(vectors, np.arange(200), kinds, "kind")
+    named = embedding(vectors, np.arange(200), kinds, "kind", [""] * 200)
     assert named["categories"][0] == "c9"
     assert (len(named["categories"]), named["categories"][-1]) == (8, "other")
     for (_, _, code), row in zip(named["points"], order, strict=True):
         assert named["categories"][code] in (kinds[row], "other")
 
 
+def test_items_are_called_by_a_text_that_tells_them_apart() -> None:
+    ids = [f"i{row}" for row in range(20)]
+    several = np.array([f"Film {row % 18}" for row in range(20)], object)  # 18 of 20: too often the same
+    film = np.array([f"Film {row % 19}" for row in range(19)] + [None], object)
+    numbers, tags = np.arange(20), np.array([["a", f"b{row}"] for row in range(20)] + [None], object)[:20]
+    assert titles(ids, {"year": numbers, "tags": tags, "series": several, "title": film}) == [
+        *(f"Film {row} (i{row})" for row in range(19)),
+        "i19",
+    ]
+    assert titles(ids, {"year": numbers, "series": several}) == ids
+
+
 @pytest.mark.parametrize(
-    "axis", [Axis(0, 0.7, 0, 1), Axis(3.1, 9.4, 0, 1), Axis(1, 100, 0, 1, log=True), Axis(0, 0, 0, 1)]
+    "axis",
+    [
+        Axis(0, 0.7, 0, 1),
+        Axis(0, 1.02, 0, 1),
+        Axis(3.1, 9.4, 0, 1),
+        Axis(1, 100, 0, 1, log=True),
+        Axis(1, 1000, 0, 1, log=True),
+        Axis(0.05, 0.13, 0, 1, log=True),
+        Axis(0, 0, 0, 1),
+    ],
 )
 def test_ticks_are_round_and_inside(axis: Axis) -> None:
     ticks = axis.ticks()
     assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
-    assert 1 <= len(ticks) <= 7
+    assert 2 <= len(ticks) <= 10 or axis.low == axis.high
     assert all(len(f"{tick:g}") <= 5 for tick in ticks)
+
+
+def test_there_are_enough_ticks_to_read_a_value_by() -> None:
+    assert Axis(0, 1.02, 0, 1).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert Axis(1, 500, 0, 1, log=True).ticks() == [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    assert Axis(1, 10**6, 0, 1, log=True).ticks() == [10**power for power in range(7)]
+    assert len(Axis(0.05, 0.13, 0, 1, log=True).ticks()) > 2
 
 
 def test_ticks_of_epochs_are_whole() -> None:
@@ -233,10 +313,24 @@ def test_ticks_of_epochs_are_whole() -> None:
 def test_the_look_that_chose_the_step_is_ringed(document: dict[str, Any]) -> None:
     found = dict(document["training"], validation=[[1, 0.1], [2, 0.43], [3, 0.2]])
     html = page({**document, "training": found})
-    ring = re.search(r'<circle class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text[^>]*>([^<]+)<', html)
-    assert ring is not None
-    assert f'cx="{ring[1]}" cy="{ring[2]}" r="2.6"><title>recall@50, epoch 2: 0.4300</title>' in html
-    assert ring[3] == "0.4300"
+    rings = re.findall(r'<circle class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text[^>]*>([^<]+)<', html)
+    (x, y, told), (index_x, index_y, effort) = rings
+    assert f'cx="{x}" cy="{y}" r="2.6"><title>recall@50, epoch 2: 0.4300</title>' in html
+    assert told == "0.4300"
+    assert f'cx="{index_x}" cy="{index_y}" r="2.6"><title>HNSW, milliseconds a query 0.0800: 0.8750</title>' in html
+    assert effort == "ef_search 8"
+
+
+def test_the_words_of_a_ring_stay_inside_and_off_the_line(document: dict[str, Any]) -> None:
+    for looks in ([[1, 0.5], [2, 0.4]], [[1, 0.1], [20, 0.5]], [[1, 0.1], [10, 0.5], [20, 0.4]]):
+        html = page({**document, "training": dict(document["training"], validation=looks, loss=[[20, 1.0]])})
+        ring = re.search(
+            r'class="chosen" cx="([\d.]+)" cy="([\d.]+)" r="6"/><text class="label" x="([\d.]+)" y="([\d.]+)"', html
+        )
+        assert ring is not None
+        _, y, at, base = map(float, ring.groups())
+        assert 30 <= at <= WIDTH - 30
+        assert 10 < base < y  # above the highest point there is no line
 
 
 def test_the_digits_of_a_line_are_alike(document: dict[str, Any]) -> None:
@@ -266,7 +360,9 @@ def test_a_browser_finds_nothing_wider_than_the_screen(html: str, scheme: str, t
       const d = f.contentDocument, w = f.contentWindow, s = w.getComputedStyle(d.documentElement);
       const wide = [...d.querySelectorAll("section, h1, svg, .big, .key, dl")].filter(
         e => e.getBoundingClientRect().right > w.innerWidth + 1).length;
-      return [w.innerWidth, d.documentElement.scrollWidth, wide, d.querySelectorAll("svg").length, s.color,
+      const hiding = [...d.querySelectorAll("table")].filter(  // the first column stays while the others scroll
+        t => t.querySelector("td").offsetWidth > t.parentElement.clientWidth / 2).length;
+      return [w.innerWidth, d.documentElement.scrollWidth, wide, hiding, d.querySelectorAll("svg").length, s.color,
         s.backgroundColor].join(";"); });
       document.body.innerHTML = "<pre>" + told.join("\\n") + "</pre>"; });</script>"""
     wrapper = tmp_path / "frames.html"
@@ -284,9 +380,9 @@ def test_a_browser_finds_nothing_wider_than_the_screen(html: str, scheme: str, t
     assert told, done.stderr
     lines = [line.split(";") for line in told[1].splitlines()]
     assert [int(line[0]) for line in lines] == [1280, 400]
-    for width, scrolled, wide, drawings, ink, paper in lines:
+    for width, scrolled, wide, hiding, drawings, ink, paper in lines:
         assert int(scrolled) <= int(width)
-        assert int(wide) == 0
+        assert (int(wide), int(hiding)) == (0, 0)
         assert int(drawings) == html.count("<svg")
         assert contrast(ink, paper) > 7
         assert (int(re.findall(r"\d+", paper)[0]) < 128) == (scheme == "dark")

@@ -15,7 +15,8 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, LeaveLastOut, Split
 from zhiyin.data.worlds import tastes
 from zhiyin.errors import DataError
-from zhiyin.evaluation.curve import index_part
+from zhiyin.evaluation import curve as curve_module
+from zhiyin.evaluation.curve import index_part, some
 from zhiyin.evaluation.metrics import METRICS
 from zhiyin.evaluation.ranking import Scorer, rank
 from zhiyin.evaluation.report import Measured, evaluate, measure
@@ -70,6 +71,29 @@ def test_a_comparison_has_both_means_and_is_paired(measured: Measured, data: Pre
     assert one.low <= one.difference <= one.high
     assert found.to_json()["metrics"]["recall@20"]["p"] == one.p
     assert compare(saved, saved).metrics["recall@20"].p == 1
+    assert found.left_out == ()
+
+
+def test_each_k_that_only_one_run_has_is_named(measured: Measured, data: Prepared, split: Split) -> None:
+    popular: dict[str, Scorer] = {"popularity": Popularity().fit(data, split)}
+    other = measure(popular, data, split.test, ks=(2, 20))
+    found = compare(Saved.of(measured, data), Saved.of(other, data))
+    assert set(found.metrics) == {f"{name}@20" for name in METRICS}
+    assert found.left_out == (2, 5)
+    assert found.to_json()["left_out"] == [2, 5]
+
+
+def test_runs_of_other_catalogues_are_not_compared(measured: Measured, data: Prepared, tmp_path: Path) -> None:
+    """Though they ask the same queries: among fewer items more is found. A file of before that was kept is taken."""
+    saved = Saved.of(measured, data)
+    with pytest.raises(DataError, match="one run ranked 90 items, the other 45: the fewer, the easier"):
+        compare(saved, replace(saved, catalogue=45))
+    saved.save(tmp_path / "test.npz")
+    with np.load(tmp_path / "test.npz") as arrays:
+        assert int(arrays["catalogue"]) == 90
+        np.savez(tmp_path / "old.npz", **{name: arrays[name] for name in arrays.files if name != "catalogue"})
+    old = Saved.open(tmp_path / "old.npz")
+    assert compare(saved, old).metrics["recall@20"].difference == 0
 
 
 def test_other_queries_are_refused_with_the_numbers(measured: Measured, data: Prepared, split: Split) -> None:
@@ -102,10 +126,10 @@ def test_a_wrong_scorer_and_a_missing_or_foreign_file(measured: Measured, data: 
     saved = Saved.of(measured, data)
     with pytest.raises(DataError, match=r"no scorer 'popular' \(did you mean 'popularity'\?\)"):
         compare(saved, saved, ("popular", ""))
-    with pytest.raises(DataError, match="a common k"):
+    with pytest.raises(DataError, match=r"k = 5, 20, the other 7; expected a common k. .* again: -k 5,20"):
         compare(saved, replace(saved, ks=(7,)))
-    with pytest.raises(DataError, match="no saved evaluation here.*zhiyin evaluate"):
-        Saved.open(tmp_path / "none.npz")
+    with pytest.raises(DataError, match="no saved evaluation here.*zhiyin evaluate RECIPE --part validation` first"):
+        Saved.open(tmp_path / "validation.npz")
     (tmp_path / "foreign.npz").write_bytes(b"no zip at all")
     with pytest.raises(DataError, match=r"foreign\.npz: not a saved evaluation"):
         Saved.open(tmp_path / "foreign.npz")
@@ -143,6 +167,7 @@ def test_through_an_exact_index_nothing_is_lost(
     found = end_to_end(index, towers, data, split.test, 15, remove_seen=remove_seen)
     exact = evaluate({"it": towers}, data, split.test, ks=(15,), remove_seen=remove_seen).value("it", "recall@15")
     assert found.overlap == 1
+    assert (found.filter, found.selectivity, found.reach) == ("", 1, 1)
     assert found.recall == found.exact_recall == pytest.approx(exact)
     assert found.milliseconds > 0
 
@@ -168,26 +193,31 @@ def test_a_curve_has_a_point_for_each_effort(towers: Random, data: Prepared, spl
     vectors = towers.items.numpy()
     spec = IVFFlat(nlist=4, nprobe=2)
     spec.build(vectors).save(tmp_path / "index.bin")
-    part = index_part(spec, tmp_path / "index.bin", vectors, towers, data, split.test, 5)
+    part = index_part(spec, tmp_path / "index.bin", vectors, towers, split.test, 5)
     assert part is not None
-    assert (part["name"], part["knob"], part["k"]) == ("IVFFlat", "nprobe", 5)
+    assert (part["name"], part["knob"], part["effort"], part["k"]) == ("IVFFlat", "nprobe", 2, 5)
     overlaps = [point["overlap"] for point in part["points"]]
     assert min(overlaps[:2]) < 0.98
     assert overlaps[2:] == [1.0] * 6  # all four cells
     assert all(point["milliseconds"] > 0 for point in part["points"])
-    through = end_to_end(spec.load(tmp_path / "index.bin", vectors), towers, data, split.test, 5)
-    assert (part["recall"], part["exact_recall"]) == (through.recall, through.exact_recall)
+    served = index_part(IVFFlat(nlist=4, nprobe=3), tmp_path / "index.bin", vectors, towers, split.test, 5)
+    assert served is not None
+    assert [point["effort"] for point in served["points"]][:4] == [1, 2, 3, 4]  # its own among them
 
 
-def test_an_index_that_looks_everywhere_or_elsewhere_has_no_curve(
-    towers: Random, data: Prepared, split: Split, tmp_path: Path
-) -> None:
+def test_an_index_that_looks_everywhere_has_no_curve(towers: Random, split: Split, tmp_path: Path) -> None:
     vectors = towers.items.numpy()
     Exact().build(vectors).save(tmp_path / "exact")
-    assert index_part(Exact(), tmp_path / "exact", vectors, towers, data, split.test, 15) is None
-    spec = IVFFlat(nlist=4)
-    spec.build(vectors[:, :4].copy()).save(tmp_path / "other")
-    assert index_part(spec, tmp_path / "other", vectors[:, :4].copy(), towers, data, split.test, 15) is None
+    assert index_part(Exact(), tmp_path / "exact", vectors, towers, split.test, 15) is None
+
+
+def test_some_queries_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldOut(np.arange(0, 90, 3), np.arange(1, 91, 3))
+    assert some(held).starts.tolist() == held.starts.tolist()
+    monkeypatch.setattr(curve_module, "QUERIES", 4)
+    few = some(held)
+    assert few.starts.tolist() == [0, 27, 57, 87]
+    assert (few.stops - few.starts == 1).all()
 
 
 def test_a_filter_leaves_only_what_it_allows(towers: Random, data: Prepared, split: Split) -> None:
@@ -209,7 +239,11 @@ def test_a_filter_leaves_only_what_it_allows(towers: Random, data: Prepared, spl
             self._index.save(path)
 
     index = Watched(Exact().build(towers.items.numpy()))
-    found = end_to_end(index, towers, data, split.test, 5, allowed=allowed)
+    found = end_to_end(index, towers, data, split.test, 5, allowed=allowed, filter="every third")
+    assert found.filter == "every third"
+    assert found.selectivity == pytest.approx(1 / 3)
+    new = targets(data, split.test, remove_seen=True)
+    assert found.reach == pytest.approx(allowed[new.rows].mean())
     assert asked
     assert all(one is allowed for one in asked)
     wanted = targets(data, split.test, remove_seen=True).among(allowed)
@@ -219,6 +253,6 @@ def test_a_filter_leaves_only_what_it_allows(towers: Random, data: Prepared, spl
     for row, event in zip(ranked, split.test.starts[kept], strict=True):
         hits += int(data.events.items[event] in [r for r in row if r >= 0 and allowed[r]][:5])
     assert found.queries == kept.sum()
-    assert found.recall == pytest.approx(hits / kept.sum())
-    with pytest.raises(DataError, match="no held-out query has a target that may be found"):
-        end_to_end(index, towers, data, split.test, 5, allowed=np.zeros(len(data.items), bool))
+    assert found.recall == found.exact_recall == pytest.approx(hits / kept.sum())
+    with pytest.raises(DataError, match="an index, filter 'none': no held-out query has a target that may be found"):
+        end_to_end(index, towers, data, split.test, 5, allowed=np.zeros(len(data.items), bool), filter="none")

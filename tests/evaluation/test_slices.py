@@ -1,8 +1,11 @@
 """Slices: what belongs to which part."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from zhiyin.data.events import EventLog
 from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import LeaveLastOut
 from zhiyin.data.tables import Table
@@ -96,11 +99,18 @@ def test_numbers_fall_into_quarters() -> None:
 def test_columns_are_found_by_name_and_a_wrong_one_names_the_nearest() -> None:
     data: Prepared = random_world(4, 6, 4, seed=0)
     starts = LeaveLastOut().split(data.events, True).test.starts
-    users = data.events.users[starts][::-1]
+    log = data.events
+    devices = Table.of({"device": [f"{'tv' if event in starts[:2] else 'phone'}" for event in range(len(log))]})
     table = Table.of({"country": ["cn", "fr", "fr", "ke"]})
-    found = named_slices(["country", "title"], table, data.item_table, users, {})
-    assert [(one.name, one.of) for one in found] == [("user's country", "queries"), ("item's title", "items")]
+    data = replace(data, user_table=table, events=EventLog(log.users, log.items, log.times, log.offsets, devices))
+    found = named_slices(["country", "title", "device"], data, starts[::-1])
+    assert [(one.name, one.of) for one in found] == [
+        ("user's country", "queries"),
+        ("item's title", "items"),
+        ("event's device", "queries"),
+    ]
     assert found[0].parts["fr"].tolist() == [False, True, True, False]
     assert found[0].parts["ke"].tolist() == [True, False, False, False]
-    with pytest.raises(SpecError, match=r"no column 'county' \(did you mean 'country'\?\).*one of country, title"):
-        named_slices(["county"], table, data.item_table, users, {})
+    assert found[2].parts["tv"].tolist() == [False, False, True, True]
+    with pytest.raises(SpecError, match=r"no column 'county' \(did you mean 'country'\?\).*country, title, device"):
+        named_slices(["county"], data, starts)

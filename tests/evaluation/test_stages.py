@@ -1,6 +1,7 @@
 """From a recipe to a page and a comparison: the stages, and the command line over them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_the_page_stands_in_the_run_with_its_numbers_beside_it(
 
 
 def test_the_page_has_all_its_parts(shown: tuple[Any, dict[str, Any], Path]) -> None:
-    _, document, _ = shown
+    _, document, page = shown
     assert "user's country" in [one["name"] for one in document["slices"]]
     assert document["training"]["measure"] == "recall@10"
     assert len(document["training"]["validation"]) == 1
@@ -80,6 +81,12 @@ def test_the_page_has_all_its_parts(shown: tuple[Any, dict[str, Any], Path]) -> 
     assert len(document["embedding"]["points"]) == 120
     assert (document["index"]["knob"], document["index"]["name"]) == ("nprobe", "IVFFlat")
     assert document["index"]["points"][-1]["overlap"] == 1
+    assert document["index"]["effort"] == 2
+    (served,) = document["through"]
+    assert (served["filter"], served["k"], served["queries"]) == ("", 10, document["queries"])
+    assert served["exact_recall"] == pytest.approx(document["metrics"]["YouTubeDNN"]["recall@10"])
+    assert served["recall"] != served["exact_recall"]
+    assert "What reaches users" in page.read_text()
     assert 0 < document["lists"]["popularity"]["diversity@10"] < 1
 
 
@@ -88,7 +95,7 @@ def test_without_item_features_the_sliced_column_colours_the_map(folder: Path) -
     _, document, page = pipeline.show(long, ks=(5,), slices=("country", "category"))
     assert document["embedding"]["column"] == "category"
     assert "diversity@5" in document["lists"]["popularity"]
-    assert document["index"] is None  # nothing is published
+    assert (document["index"], document["through"]) == (None, [])  # nothing is published
     assert "YouTubeDNN on long" in page.read_text()
     _, document, _ = pipeline.show(long, ks=(5,))
     assert (document["embedding"]["column"], document["embedding"]["categories"]) == ("", ["items"])
@@ -115,11 +122,15 @@ def test_what_the_live_release_lets_through_stands_beside_what_there_is(folder: 
     for one in pipeline.through(short, ks=(5, 20)):
         assert one.exact_recall == pytest.approx(report.value("YouTubeDNN", f"recall@{one.k}"))
         assert 0.1 < one.overlap < 1
-    (all_of,) = pipeline.through(short, ks=(120,), filter='category == "group 0"', remove_seen=False)
-    assert (all_of.recall, all_of.overlap) == (1.0, 1.0)
-    assert all_of.queries < report.queries
+    filters = ('category == "group 0"', 'category == "group 1"')
+    every, *groups = pipeline.through(short, ks=(120,), filters=filters, remove_seen=False)
+    assert [one.filter for one in (every, *groups)] == ["", *filters]
+    for one in groups:
+        assert (one.recall, one.exact_recall, one.overlap) == (1.0, 1.0, 1.0)
+        assert one.selectivity == pytest.approx(20 / 120)
+        assert one.queries < report.queries
     with pytest.raises(RequestError, match="colour"):
-        pipeline.through(short, filter='colour == "red"')
+        pipeline.through(short, filters=['colour == "red"'])
     with pytest.raises(ReleaseError, match="no release is live"):
         pipeline.through(Recipe.read(folder / "long.toml"))
 
@@ -140,8 +151,15 @@ def test_every_baseline_can_stand_beside_the_model(folder: Path) -> None:
 
 def test_evaluate_says_what_the_release_lets_through(folder: Path) -> None:
     recipe = str(folder / "short.toml")
-    said = run("evaluate", recipe, "-k", "5", "--filter", 'category == "group 0"')
-    assert 'among items that pass category == "group 0"' in " ".join(said.split())
+    group = 'category == "group 0"'
+    said = " ".join(run("evaluate", recipe, "-k", "5", "--filter", group).split())
+    assert re.search(rf"{group} 16\.7% \d+ 5 0\.\d{{4}}", said)
+    assert re.search(r"none 100\.0% \d+ 5 0\.\d{4}", said)
+    run("evaluate", recipe, "-k", "5", "-k", "10", "--filter", group, "--report")
+    page = folder / "short" / "run" / "test-report.html"
+    assert re.search(r"<td>category == &quot;group 0&quot;</td>(<td>[\d.]+</td>){3}<td>16\.7%</td>", page.read_text())
+    kept = json.loads(page.with_suffix(".json").read_text())["through"]
+    assert [(one["filter"], one["k"]) for one in kept] == [("", 5), ("", 10), (group, 5), (group, 10)]
     told = json.loads(run("evaluate", recipe, "-k", "5", "-k", "10", "--through", "--json"))
     assert [one["k"] for one in told["through"]] == [5, 10]
     assert "through" not in json.loads(run("evaluate", recipe, "-k", "5", "--json"))
@@ -162,6 +180,22 @@ def test_the_command_line_says_where_the_page_is_and_prints_the_slices(folder: P
     assert plain["metrics"] == said["metrics"]
     found = json.loads(run("compare", recipe, recipe, "--part", "validation", "--json").splitlines()[-1])
     assert found["metrics"]["recall@10"]["difference"] == 0
+
+
+def test_a_comparison_says_whose_figures_stand_where(folder: Path, tmp_path: Path) -> None:
+    """By the recipes' names, with their folders where these are equal; and which k it could not compare."""
+    recipe = folder / "long.toml"
+    (tmp_path / "long.toml").write_text(recipe.read_text().replace('home = "long"', f'home = "{folder / "long"}"'))
+    run("evaluate", str(recipe), "-k", "5,20")
+    assert run("compare", str(recipe), str(recipe)).split()[:2] == ["long", "long"]
+    said = run("compare", str(recipe), str(tmp_path / "long.toml"))
+    assert re.sub(r"\s", "", said).startswith(f"{folder.name}/long")
+    run("evaluate", str(folder / "short.toml"), "-k", "20")
+    said = run("compare", str(folder / "short.toml"), str(tmp_path / "long.toml"))
+    assert said.split()[:2] == ["short", "long"]
+    assert "recall@20" in said
+    assert "recall@5" not in said
+    assert "paired; not at k = 5, which only one of them has; the interval" in " ".join(said.split())
 
 
 def test_k_is_what_the_command_line_says(folder: Path) -> None:

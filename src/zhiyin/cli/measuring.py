@@ -3,13 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
-from zhiyin.screen import comparison_table, say, slices_table, through_table, through_words
+from zhiyin.screen import THROUGH_WORDS, comparison_table, comparison_words, say, slices_table, through_table
+
+if TYPE_CHECKING:
+    from zhiyin.evaluation.through import EndToEnd
 
 
 def evaluate(
@@ -18,7 +21,7 @@ def evaluate(
     k: Ks = None,
     slices: Annotated[
         list[str] | None,
-        typer.Option(help="A column of users or items to measure apart by; may be given several times."),
+        typer.Option(help="A column of users, items or events to measure apart by; may be given several times."),
     ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Also write a page with curves, slices, intervals; its numbers as JSON.")
@@ -34,8 +37,9 @@ def evaluate(
         bool, typer.Option("--through", help="Also measure what the live release's index finds of it.")
     ] = False,
     filter: Annotated[
-        str, typer.Option(help="Through the index, among the items that pass this: 'price < 20'. Implies --through.")
-    ] = "",
+        list[str] | None,
+        typer.Option(help="Also --through the index, among the items that pass this: 'price < 20'; several times."),
+    ] = None,
     every_baseline: Annotated[
         bool, typer.Option("--every-baseline", help="Also fit EASE, ALS and BPR-MF: minutes on a large log.")
     ] = False,
@@ -54,16 +58,16 @@ def evaluate(
         "remove_seen": not seen,
         "beside": others,
     }
-    released = []
+    released: list[EndToEnd] = []
     if through or filter:  # first: what is wrong with the release or the filter is said at once
         with console.status("searching the live release's index"):
-            released = pipeline.through(read, part=part, ks=ks, filter=filter, remove_seen=not seen)
+            released = pipeline.through(read, part=part, ks=ks, filters=filter or (), remove_seen=not seen)
     with console.status("evaluating, exactly, over the whole catalogue"):
         if not (report or slices):
             found = pipeline.evaluate(read, **measure)
             document, page = found.to_json(), None
         else:
-            found, document, page = pipeline.show(read, slices=slices or (), **measure)
+            found, document, page = pipeline.show(read, slices=slices or (), released=released, **measure)
     if released:
         document["through"] = [asdict(one) for one in released]
     if as_json:
@@ -73,9 +77,9 @@ def evaluate(
     if slices:
         console.print(slices_table(document["slices"], slices))
     say(console, found.words, style="dim")
-    if "through" in document:
-        say(console, through_words(document["through"], filter))
-        console.print(through_table(document["through"]))
+    if released:
+        say(console, THROUGH_WORDS)
+        console.print(through_table(released))
     if page:
         say(console, f"page: {page}")
 
@@ -94,10 +98,15 @@ def compare(
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    console.print(comparison_table(found, first.stem, second.stem))
-    say(
-        console,
-        f"{found.queries:,} queries of {part}, paired; the interval holds 95 % of bootstrap samples of users, p is the "
-        "chance of so large a difference if it were arbitrary which model is which",
-        style="dim",
-    )
+    console.print(comparison_table(found, *_told_apart(first, second)))
+    say(console, comparison_words(found, part), style="dim")
+
+
+def _told_apart(first: Path, second: Path) -> tuple[str, str]:
+    """The two recipes' names, with as many of their folders as it takes."""
+    ends = [path.resolve().with_suffix("").parts for path in (first, second)]
+    for length in range(1, max(map(len, ends)) + 1):
+        one, other = ("/".join(end[-length:]) for end in ends)
+        if one != other:
+            return one, other
+    return first.stem, second.stem

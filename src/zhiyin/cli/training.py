@@ -80,6 +80,7 @@ def sweep(
             fresh=fresh,
             watch=watch,
             told=told,
+            found=lambda count: say(console, f"{count} trial{'s' * (count > 1)} of earlier calls"),
         )
     if as_json:
         print(json.dumps({"recipe": found.recipe and str(found.recipe), "trials": [asdict(t) for t in found.ranked]}))

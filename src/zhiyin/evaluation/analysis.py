@@ -38,15 +38,15 @@ def analyse(
     """The report's figures with 95 % intervals (bootstrap over users), curves, slices, what the lists are like, what
     each scorer adds to the others, and the first scorer's difference from each other one.
 
-    `columns`: of users or items, to slice by as well; `separators`: as in `named_slices`. `traits` [m, t]: by which
-    intra-list diversity is measured, left out without them. Raises `SpecError` for a column that is not there.
+    `columns`: of users, items or events, to slice by as well; `separators`: as in `named_slices`. `traits` [m, t]: by
+    which intra-list diversity is measured, left out without them. Raises `SpecError` for a column that is not there.
     """
     popularity = training_events(data, split)
     slices = [
         history_slice(data.events, measured.asked.starts),
         warmth_slice(popularity),
         popularity_slice(popularity),
-        *named_slices(columns, data.user_table, data.item_table, measured.users, separators),
+        *named_slices(columns, data, measured.asked.starts, separators),
     ]
     k = middle(measured.ks)
     figures = {name: _figures(name, measured, slices, k, seed) for name, one in measured.ranked.items()}

@@ -8,10 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut
 from zhiyin.evaluation.ranking import VectorScorer
-from zhiyin.evaluation.through import end_to_end, holds
 from zhiyin.indexes.base import Index, IndexSpec, Vectors
 from zhiyin.indexes.exact import Exact
 from zhiyin.indexes.overlap import overlap
@@ -20,7 +18,13 @@ KNOBS = {"ef_search": (8, 16, 32, 64, 128, 256, 512), "nprobe": (1, 2, 4, 8, 16,
 """What says how hard a backend looks, and what is tried."""
 
 QUERIES = 1000
-"""Held-out queries that are searched at most."""
+"""Held-out queries that are searched at most where nobody asked for all."""
+
+
+def some(held: HeldOut) -> HeldOut:
+    """`QUERIES` of them, evenly spread; all where they are no more."""
+    chosen = np.linspace(0, len(held) - 1, min(len(held), QUERIES)).astype(np.int64)
+    return HeldOut(held.starts[chosen], held.stops[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,14 @@ class Point:
 
 
 def curve(spec: IndexSpec, path: Path, vectors: Vectors, queries: Vectors, k: int) -> tuple[str, list[Point]]:
-    """The name of the spec's knob, and a point for each of its values, of the index that it saved at `path`; no point
-    where the spec has no knob. Queries [n, d]."""
+    """The name of the spec's knob, and a point for each of its values and the spec's own, of the index that it saved at
+    `path`; no point where the spec has no knob. Queries [n, d]."""
     knob = next((field.name for field in fields(cast(Any, spec)) if field.name in KNOBS), "")
     if not knob:
         return "", []
     wanted = Exact().build(vectors).search(queries, k)
     points = []
-    for effort in KNOBS[knob]:
+    for effort in sorted({*KNOBS[knob], getattr(spec, knob)}):
         index = cast(IndexSpec, replace(cast(Any, spec), **{knob: effort})).load(path, vectors)
         found = overlap(index.search(queries, k), wanted)
         points.append(Point(effort, found, _milliseconds(index, queries, k)))
@@ -48,33 +52,20 @@ def curve(spec: IndexSpec, path: Path, vectors: Vectors, queries: Vectors, k: in
 
 
 def index_part(
-    spec: IndexSpec,
-    path: Path,
-    vectors: Vectors,
-    scorer: VectorScorer,
-    data: Prepared,
-    held: HeldOut,
-    k: int,
-    *,
-    remove_seen: bool = True,
+    spec: IndexSpec, path: Path, vectors: Vectors, scorer: VectorScorer, held: HeldOut, k: int
 ) -> dict[str, Any] | None:
-    """What the page shows of an index: its curve, and recall@k of the towers through it beside exact search; None for
-    one that looks everywhere, or that was built from other vectors than the scorer's."""
-    few = HeldOut(held.starts[:QUERIES], held.stops[:QUERIES])
-    if not holds(vectors, scorer):
-        return None
-    users = scorer.users(few.starts).cpu().numpy()
+    """What the page shows of an index: its curve, and with how much `effort` it is served; None for one that looks
+    everywhere. The vectors [m, d] are the scorer's."""
+    users = scorer.users(some(held).starts).cpu().numpy()
     knob, points = curve(spec, path, vectors, np.ascontiguousarray(users[:, 0]), k)
     if not points:
         return None
-    through = end_to_end(spec.load(path, vectors), scorer, data, few, k, remove_seen=remove_seen)
     return {
         "name": type(spec).__name__,
         "knob": knob,
+        "effort": getattr(spec, knob),
         "k": k,
-        "queries": through.queries,
-        "recall": through.recall,
-        "exact_recall": through.exact_recall,
+        "queries": len(users),
         "points": [{name: getattr(point, name) for name in point.__slots__} for point in points],
     }
 

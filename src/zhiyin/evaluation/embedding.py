@@ -1,5 +1,6 @@
 """A map of the item vectors: their two main axes, coloured by a category."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,29 @@ from zhiyin.evaluation.slices import rest_name
 MOST = 1500
 """Items on the map, the most popular ones: more cannot be told apart."""
 
+DIFFERENT = 0.9
+"""A column of text is what items are called if more than this share of its values are different."""
+
+
+def titles(ids: Sequence[str], table: Mapping[str, Column]) -> list[str]:
+    """[m] what a person may know each item by: the first column of text that has hardly any value twice, with the id;
+    the id alone where there is no such column, or no value."""
+    for column in table.values():
+        texts = [value for value in column if isinstance(value, str)] if column.dtype == object else []
+        if len(set(texts)) > DIFFERENT * len(ids):
+            return [f"{text} ({id})" if isinstance(text, str) else id for id, text in zip(ids, column, strict=True)]
+    return list(ids)
+
 
 def embedding(
-    vectors: NDArray[np.float32], popularity: NDArray[np.int64], column: Column | None, name: str
+    vectors: NDArray[np.float32],
+    popularity: NDArray[np.int64],
+    column: Column | None,
+    name: str,
+    called: Sequence[str],
 ) -> dict[str, Any]:
-    """Principal components (Pearson 1901) of the item vectors [m, d]; `points` x, y and the number of its category.
+    """Principal components (Pearson 1901) of the item vectors [m, d]; `points` x, y and the number of its category;
+    `names` are what the points are `called` [m].
 
     The category of an item is the first of its values; those that are not among the commonest are "other".
     """
@@ -34,6 +53,7 @@ def embedding(
         "categories": categories,
         "explained": [float(one) for one in lengths[:2] ** 2 / total],
         "points": [[round(float(x), 4), round(float(y), 4), int(c)] for (x, y), c in zip(places, codes, strict=True)],
+        "names": [called[row] for row in shown],
     }
 
 

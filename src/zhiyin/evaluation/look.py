@@ -1,5 +1,8 @@
 """The page's style: paper and ink by day, the same by night; nothing is fetched."""
 
+COLOURS = 8
+"""How many series or categories have a colour of their own."""
+
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf6; --card: #ffffff; --ink: #1c1b19; --soft: #6d6a63; --rule: #e7e3d9;
   --bar: #e6e0d0; --s0: #c2382b; --s1: #2f6f9f; --s2: #d08a1d; --s3: #3f8f6b; --s4: #7d5ba6; --s5: #55606b;
@@ -34,7 +37,9 @@ svg { display: block; width: 100%; height: auto; overflow: visible; font: 11px u
   "DejaVu Sans", sans-serif; }
 svg text { fill: var(--soft); } svg .label { fill: var(--ink); font-size: 11.5px; } svg .note { font-size: 9.5px; }
 svg .grid { stroke: var(--rule); stroke-width: 1; } svg .base { stroke: var(--soft); stroke-width: 1; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; } .line.s0 { stroke-width: 2.8; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+.line.s0:not(.more) { stroke-width: 2.8; }
+.line.more, .whisker.more { stroke-dasharray: 4 4; }
 .band { opacity: .16; stroke: none; } .whisker { stroke-width: 1.6; opacity: .75; } .bar { fill: var(--bar); }
 .chosen { fill: none; stroke: var(--ink); stroke-width: 1.4; }
 .dot { stroke: var(--card); stroke-width: .8; } .hidden { fill-opacity: 0; stroke: none; } .speck { opacity: .72; }
@@ -47,6 +52,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: .36rem .55rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
   background: var(--card); }
+td:first-child { white-space: normal; min-width: 8rem; max-width: 24rem; overflow-wrap: anywhere; }
 thead th { color: var(--soft); font-weight: 500; }
 td small { display: block; color: var(--soft); font-size: .74rem; } td.best { font-weight: 700; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .5rem 1.6rem;
@@ -54,13 +60,18 @@ dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20r
 footer { margin-top: 1.6rem; } footer p { font-size: .88rem; color: var(--soft); }
 @media (max-width: 40rem) { svg, svg .label { font-size: 12.5px; } svg .note { font-size: 10.5px; }
   thead th { white-space: normal; vertical-align: bottom; }
+  td:first-child { max-width: 8.6rem; }
   section { padding: .9rem .8rem; } .big { grid-template-columns: 1fr 1fr; } .big b { font-size: 1.6rem; } }
 @media print { body { max-width: none; } section { break-inside: avoid; } }
 """ + "".join(
     f".line.s{i}, .whisker.s{i} {{ stroke: var(--s{i}); }} .dot.s{i}, .band.s{i}, .speck.c{i} {{ fill: var(--s{i}); }} "
-    f"i.s{i} {{ background: var(--s{i}); }}\n"
-    for i in range(8)
+    f"i.s{i} {{ background: var(--s{i}); }} "
+    f".dot.more.s{i} {{ fill: var(--card); stroke: var(--s{i}); stroke-width: 1.6; }} "
+    f"i.more.s{i} {{ background: none; border: 2px solid var(--s{i}); }}\n"
+    for i in range(COLOURS)
 )
 
-COLOURS = 8
-"""How many series or categories have a colour of their own."""
+
+def look(at: int, prefix: str = "s") -> str:
+    """The classes of a series or category: past the last colour they come again, dashed and hollow."""
+    return f"{prefix}{at % COLOURS}" + " more" * (at >= COLOURS)

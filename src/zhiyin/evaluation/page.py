@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from zhiyin.evaluation import plots
-from zhiyin.evaluation.look import COLOURS, STYLE
+from zhiyin.evaluation.look import STYLE, look
 from zhiyin.evaluation.plots import number
 
 WORDS = {
@@ -24,9 +24,9 @@ WORDS = {
 
 
 def page(document: Mapping[str, Any], title: str = "Evaluation") -> str:
-    """The HTML of an analysis (`analyse`). `training` (`progress`), `embedding` and `index` (`index_part`) are shown
-    where the document has them."""
-    first = [_recall(document), _popularity(document), _table(document), _lists(document)]
+    """The HTML of an analysis (`analyse`). `training` (`progress`), `embedding`, `index` (`index_part`) and `through`
+    (of `EndToEnd`) are shown where the document has them."""
+    first = [_recall(document), _popularity(document), _through(document), _lists(document)]
     parts = [*_slices(document), _increments(document)]
     for name, draw in (("training", _training), ("embedding", _embedding), ("index", _index)):
         if document.get(name):
@@ -36,7 +36,8 @@ def page(document: Mapping[str, Any], title: str = "Evaluation") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
         f'<header><p class="kicker">zhiyin · {escape(title)}</p>{_headline(document)}</header>\n'
-        f'<main><div class="grid">\n{"".join(first)}</div><div class="flow">\n{"".join(parts)}</div></main>\n'
+        f'<main><div class="grid">\n{"".join(first)}</div><div class="flow">\n{"".join(parts)}</div>'
+        f'<div class="grid">\n{_table(document)}</div></main>\n'
         f"{_footer(document)}</body></html>\n"
     )
 
@@ -52,7 +53,9 @@ def _headline(document: Mapping[str, Any]) -> str:
         sure = "a difference that chance does not explain" if gap["p"] < 0.05 else "which may be chance"
         more = "more" if gap["difference"] >= 0 else "fewer"
         chance = "<\u00a00.001" if gap["p"] < 0.001 else f"=\u00a0{gap['p']:.3f}"
-        words += f" That is {abs(gap['difference']) * 100:.1f} points {more} than {escape(best)}, {sure} (p {chance})."
+        words += (
+            f" That is {abs(gap['difference']) * 100:.1f} points {more} than {escape(best)}, {sure} (p\u00a0{chance})."
+        )
     figures = [
         (interval_words(document["intervals"][first][name]), f"recall@{k}"),
         (number(metrics[first][f"ndcg@{k}"]), f"ndcg@{k}"),
@@ -82,7 +85,7 @@ def _section(title: str, words: str, body: str, *, wide: bool = False) -> str:
 
 def _key(names: Sequence[str], prefix: str = "s", bar: str = "") -> str:
     chips = [f'<li><i class="bar"></i>{escape(bar)}</li>'] if bar else []
-    chips += [f'<li><i class="{prefix}{at % COLOURS}"></i>{escape(name)}</li>' for at, name in enumerate(names)]
+    chips += [f'<li><i class="{look(at, prefix)}"></i>{escape(name)}</li>' for at, name in enumerate(names)]
     return f'<ul class="key">{"".join(chips)}</ul>'
 
 
@@ -148,7 +151,11 @@ def _slices(document: Mapping[str, Any]) -> list[str]:
     found = []
     for one in document["slices"]:
         rows = [
-            (part["name"], f"{part['queries']:,} queries", {n: row[metric] for n, row in part["scorers"].items()})
+            (
+                part["name"],
+                f"{part['queries']:,} {'query' if part['queries'] == 1 else 'queries'}",
+                {n: row[metric] for n, row in part["scorers"].items()},
+            )
             for part in one["parts"]
             if part["queries"]
         ]
@@ -181,6 +188,36 @@ def _lists(document: Mapping[str, Any]) -> str:
     )
 
 
+def _through(document: Mapping[str, Any]) -> str:
+    k = document["k"]
+    found = [one for one in document.get("through", ()) if one["k"] == k]
+    if not found:
+        return ""
+    heads = (
+        "recall, exact",
+        "recall, served",
+        "overlap",
+        "items that pass",
+        "targets that pass",
+        "queries",
+        "ms a query",
+    )
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    rows = "".join(
+        f"<tr><td>{escape(one['filter']) or 'no filter'}</td><td>{one['exact_recall']:.4f}</td>"
+        f"<td>{one['recall']:.4f}</td><td>{one['overlap']:.4f}</td><td>{one['selectivity']:.1%}</td>"
+        f"<td>{one['reach']:.1%}</td><td>{one['queries']:,}</td><td>{one['milliseconds']:.3g}</td></tr>"
+        for one in found
+    )
+    which = f"the index of release {escape(document['release'])}" if document["release"] else "the live release's index"
+    words = (
+        f"Exact search of the towers beside {which}, {k} candidates each. With a filter, both look among the items "
+        "that pass it; targets that do not are left out."
+    )
+    table = f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return _section("What reaches users", words, table, wide=True)
+
+
 def _training(training: Mapping[str, Any]) -> str:
     measure = training["measure"]
     body = plots.curves({"loss": training["loss"]}, x="epoch", y="loss", classes=["s5"], from_zero=False, start=0)
@@ -205,19 +242,32 @@ def _embedding(found: Mapping[str, Any]) -> str:
         f"{len(found['points']):,} items by the two main axes of their vectors ({sum(found['explained']):.0%} of the "
     )
     words += f"variance), coloured by {escape(found['column'])}." if found["column"] else "variance)."
-    return _section("Map of the items", words, _key(found["categories"]) + plots.scatter(found["points"]))
+    called = [plots.short(name, 80) for name in found["names"]]
+    if found["column"]:
+        called = [
+            f"{name}: {found['categories'][code]}" for name, (_, _, code) in zip(called, found["points"], strict=True)
+        ]
+    drawn = plots.scatter(found["points"], called)
+    return _section("Map of the items", words + " Point at one to see its name.", _key(found["categories"]) + drawn)
 
 
 def _index(found: Mapping[str, Any]) -> str:
     points = [(p["milliseconds"], p["overlap"]) for p in found["points"]]
     words = (
         f"{escape(found['name'])}: one query's median search time and the share of exact search's {found['k']} that is "
-        f"found, as {escape(found['knob'])} grows. Through it, recall@{found['k']} of {found['queries']:,} queries is "
-        f"{number(found['recall'])}; by exact search it is {number(found['exact_recall'])}."
+        f"found, of {found['queries']:,} queries, as {escape(found['knob'])} grows. Ringed: as it is served."
     )
-    series = {found["name"]: points}
+    served = next((p["milliseconds"], p["overlap"]) for p in found["points"] if p["effort"] == found["effort"])
     drawn = plots.curves(
-        series, x="milliseconds", y=f"overlap@{found['k']}", log=True, classes=["s1"], from_zero=False, marks=True
+        {found["name"]: points},
+        x="milliseconds a query",
+        y=f"overlap@{found['k']}",
+        log=True,
+        classes=["s1"],
+        from_zero=False,
+        marks=True,
+        chosen=served,
+        told=f"{found['knob']} {found['effort']}",
     )
     return _section("The index", words, drawn)
 

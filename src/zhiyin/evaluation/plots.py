@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from zhiyin.evaluation.look import look
+
 WIDTH = 400.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 10.0, 24.0, 36.0
 
@@ -33,11 +35,13 @@ class Axis:
         return self.start + (value - low) / ((high - low) or 1) * (self.stop - self.start)
 
     def ticks(self, most: int = 5) -> list[float]:
+        """Round values inside: at most one more than `most`, and on a logarithmic axis twice as many."""
         if self.log:
             steps = [m * 10**e for e in range(-3, 7) for m in (1, 2, 5)]
             inside = [s for s in steps if self.low <= s <= self.high]
-            return inside if len(inside) <= most + 2 else [s for s in inside if str(s).lstrip("0.").startswith("1")]
-        step = nice((self.high - self.low) / most)
+            if len(inside) > 2:
+                return inside if len(inside) <= 2 * most else [s for s in inside if str(s).lstrip("0.").startswith("1")]
+        step = nice((self.high - self.low) / (most + 1) * (1 + 1e-9))
         first = math.ceil(self.low / step - 1e-9)
         return [at * step for at in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -75,9 +79,10 @@ def curves(
     marks: bool = False,
     start: float | None = None,
     chosen: Point | None = None,
+    told: str = "",
 ) -> str:
     """A line for each series, with a band where its points have intervals. `start`: where the x axis begins, if not at
-    the first point; `chosen`: a point to be ringed, its y written beside it."""
+    the first point; `chosen`: a point to be ringed, with `told`, or its y, written beside it."""
     points = [p for line in series.values() for p in line]
     if not points:
         return ""
@@ -87,18 +92,21 @@ def curves(
     across, up = _frame(xs, low, max(tops), log)
     parts = [_grid(across, up, x, y)]
     for at, (name, line) in enumerate(series.items()):
-        parts.append(_curve(name, line, across, up, classes[at] if classes else f"s{at}", x, marks))
+        parts.append(_curve(name, line, across, up, classes[at] if classes else look(at), x, marks))
     if chosen is not None:
-        parts.append(_ring(across.at(_real(chosen[0])), up.at(_real(chosen[1])), number(chosen[1])))
+        parts.append(_ring(across.at(_real(chosen[0])), up.at(_real(chosen[1])), told or number(chosen[1])))
     return _svg(260, parts, f"{y} by {x}")
 
 
 def _ring(x: float, y: float, told: str) -> str:
-    end = "end" if x > WIDTH / 2 else "start"
-    return (
-        f'<circle class="chosen" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-        f'<text class="label" x="{x:.1f}" y="{y + 22:.1f}" text-anchor="{end}">{escape(told)}</text>'
-    )
+    """A ring with its words above it, where no line is if it is among the highest; else to the right and below."""
+    if y < TOP + 40:
+        place = f'x="{min(max(x, LEFT + 36), WIDTH - 36):.1f}" y="{y - 11:.1f}" text-anchor="middle"'
+    else:
+        place = (
+            f'x="{x + 9:.1f}" y="{y + 15:.1f}"' if x < WIDTH / 2 else f'x="{x:.1f}" y="{y + 22:.1f}" text-anchor="end"'
+        )
+    return f'<circle class="chosen" cx="{x:.1f}" cy="{y:.1f}" r="6"/><text class="label" {place}>{escape(told)}</text>'
 
 
 def _frame(xs: Sequence[float], low: float, high: float, log: bool) -> tuple[Axis, Axis]:
@@ -107,20 +115,20 @@ def _frame(xs: Sequence[float], low: float, high: float, log: bool) -> tuple[Axi
     return Axis(min(xs), max(xs), LEFT + 4, WIDTH - RIGHT, log), up
 
 
-def _curve(name: str, line: Sequence[Point], across: Axis, up: Axis, look: str, x: str, marks: bool) -> str:
+def _curve(name: str, line: Sequence[Point], across: Axis, up: Axis, classes: str, x: str, marks: bool) -> str:
     path = " ".join(f"{across.at(_real(p[0])):.1f},{up.at(_real(p[1])):.1f}" for p in line)
     parts = []
     if all(len(p) == 4 and p[2] is not None for p in line):
         ends = [f"{across.at(_real(p[0])):.1f},{up.at(_real(p[3])):.1f}" for p in line]
         ends += [f"{across.at(_real(p[0])):.1f},{up.at(_real(p[2])):.1f}" for p in reversed(line)]
-        parts.append(f'<polygon class="band {look}" points="{" ".join(ends)}"/>')
-    parts.append(f'<polyline class="line {look}" points="{path}"/>')
+        parts.append(f'<polygon class="band {classes}" points="{" ".join(ends)}"/>')
+    parts.append(f'<polyline class="line {classes}" points="{path}"/>')
     for p in line:
         told = f"{name}, {x} {number(p[0])}: " + (interval(p[1:]) if len(p) == 4 else number(p[1]))
         radius = 2.6 if marks or len(line) < 30 else 4
-        look_of_dot = "dot" if marks or len(line) < 30 else "hidden"
+        kind = "dot" if marks or len(line) < 30 else "hidden"
         parts.append(
-            f'<circle class="{look_of_dot} {look}" cx="{across.at(_real(p[0])):.1f}" cy="{up.at(_real(p[1])):.1f}" '
+            f'<circle class="{kind} {classes}" cx="{across.at(_real(p[0])):.1f}" cy="{up.at(_real(p[1])):.1f}" '
             f'r="{radius}"><title>{escape(told)}</title></circle>'
         )
     return "".join(parts)
@@ -144,27 +152,28 @@ def dots(rows: Sequence[tuple[str, str, Mapping[str, Figure]]], names: Sequence[
         )
     for (name, note, figures), size in zip(rows, sizes, strict=True):
         middle = y + size / 2
-        parts.append(f'<text class="label" x="0" y="{middle - 1:.1f}">{escape(_short(name, 21))}</text>')
+        label_text = f"{escape(short(name, 21))}<title>{escape(name)}</title>"
+        parts.append(f'<text class="label" x="0" y="{middle - 1:.1f}">{label_text}</text>')
         parts.append(f'<text class="note" x="0" y="{middle + 10:.1f}">{escape(note)}</text>')
         parts.append(f'<line class="grid" x1="0" x2="{WIDTH}" y1="{y + size:.1f}" y2="{y + size:.1f}"/>')
         for at, (scorer, figure) in enumerate(figures.items()):
             line = middle + (at - (len(figures) - 1) / 2) * spread
-            parts.append(_dot(f"{name} · {scorer}", figure, across, line, f"s{names.index(scorer)}"))
+            parts.append(_dot(f"{name} · {scorer}", figure, across, line, look(names.index(scorer))))
         y += size
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{height - 4:.1f}" text-anchor="end">{escape(x)}</text>')
     return _svg(height, parts, x)
 
 
-def _dot(name: str, figure: Figure, across: Axis, y: float, look: str) -> str:
+def _dot(name: str, figure: Figure, across: Axis, y: float, classes: str) -> str:
     mean, low, high = figure
     if mean is None:
         return ""
     whisker = ""
     if low is not None and high is not None:
         ends = f'x1="{across.at(low):.1f}" x2="{across.at(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
-        whisker = f'<line class="whisker {look}" {ends}/>'
+        whisker = f'<line class="whisker {classes}" {ends}/>'
     told = escape(f"{name}: {interval(figure)}")
-    dot = f'<circle class="dot {look}" cx="{across.at(mean):.1f}" cy="{y:.1f}" r="3"/>'
+    dot = f'<circle class="dot {classes}" cx="{across.at(mean):.1f}" cy="{y:.1f}" r="3"/>'
     return f"<g>{whisker}{dot}<title>{told}</title></g>"
 
 
@@ -184,17 +193,19 @@ def columns(
         )
     for at, (name, line) in enumerate(lines.items()):
         pairs = [(float(place), value) for place, value in enumerate(line)]
-        parts.append(_curve(name, pairs, across, up, f"s{at}", "group", True))
+        parts.append(_curve(name, pairs, across, up, look(at), "group", True))
     return _svg(260, parts, f"{y} by {x}")
 
 
-def scatter(points: Sequence[Sequence[float]]) -> str:
-    """Points (x, y, class number), square, without axes: only who is near whom means anything."""
+def scatter(points: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """Points (x, y, class number) and what they are, square, without axes: only who is near whom means anything."""
     size = 380.0
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     across, up = Axis(min(xs), max(xs), 14, WIDTH - 14), Axis(min(ys), max(ys), size - 14, 14)
     parts = [
-        f'<circle class="speck c{int(c)}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="2.2"/>' for x, y, c in points
+        f'<circle class="speck c{int(c)}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="2.2">'
+        f"<title>{escape(name)}</title></circle>"
+        for (x, y, c), name in zip(points, names, strict=True)
     ]
     return _svg(size, parts, "map of the item vectors")
 
@@ -218,7 +229,7 @@ def _svg(height: float, parts: Sequence[str], told: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>'
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -19,9 +19,11 @@ from zhiyin.spec import nearest
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """n queries: `users` [n] ids, `times` [n], `counts` [n] targets; by scorer, `hits` [n, k]."""
+    """n queries: `users` [n] ids, `times` [n], `counts` [n] targets; by scorer, `hits` [n, k]. `catalogue`: items that
+    were ranked, 0 in a file of before that was kept."""
 
     protocol: str
+    catalogue: int
     ks: tuple[int, ...]
     users: np.ndarray
     times: Times
@@ -33,6 +35,7 @@ class Saved:
         ids = data.users.ids()
         return cls(
             measured.report.words,
+            measured.report.catalogue,
             measured.ks,
             np.array([ids[row] for row in measured.users]),
             np.asarray(data.events.times[measured.asked.starts]),
@@ -48,6 +51,7 @@ class Saved:
             part,
             allow_pickle=False,
             protocol=np.array(self.protocol),
+            catalogue=np.array(self.catalogue),
             ks=np.array(self.ks),
             users=self.users,
             times=self.times,
@@ -64,7 +68,9 @@ class Saved:
                 return cls._read(arrays)
         except FileNotFoundError:
             raise DataError(
-                "there is no saved evaluation here", where=str(path), remedy="Run `zhiyin evaluate` first."
+                "there is no saved evaluation here",
+                where=str(path),
+                remedy=f"Run `zhiyin evaluate RECIPE --part {path.stem}` first.",
             ) from None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"not a saved evaluation: {error}", where=str(path)) from None
@@ -74,6 +80,7 @@ class Saved:
         ks = tuple(int(k) for k in arrays["ks"])
         return cls(
             str(arrays["protocol"]),
+            int(arrays["catalogue"]) if "catalogue" in arrays.files else 0,
             ks,
             arrays["users"],
             arrays["times"],
@@ -88,33 +95,44 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The second run's metrics less the first's, on the same queries. `first`, `second`: the scorers compared."""
+    """The second run's metrics less the first's, on the same queries. `first`, `second`: the scorers compared;
+    `left_out`: each k that only one run has."""
 
     first: str
     second: str
     queries: int
     metrics: Mapping[str, Difference]
+    left_out: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: {field: getattr(one, field) for field in one.__slots__} for name, one in self.metrics.items()}
-        return {"first": self.first, "second": self.second, "queries": self.queries, "metrics": metrics}
+        told = {"first": self.first, "second": self.second, "queries": self.queries, "metrics": metrics}
+        return {**told, "left_out": list(self.left_out)}
 
 
 def compare(first: Saved, second: Saved, scorers: tuple[str, str] = ("", ""), *, seed: int = 0) -> Comparison:
     """Paired, query by query; "" is a run's first scorer, its model.
 
-    Raises `DataError` where the two did not ask the same queries, have no k in common, or have no such scorer.
+    Raises `DataError` where the two did not ask the same queries of the same catalogue, have no k in common, or have no
+    such scorer.
     """
     _refuse_others(first, second)
     ks = [k for k in first.ks if k in second.ks]
     if not ks:
-        raise DataError(f"one run has k = {first.ks}, the other {second.ks}", where="compare", expected="a common k")
+        said = [", ".join(map(str, one.ks)) for one in (first, second)]
+        raise DataError(
+            f"one run has k = {said[0]}, the other {said[1]}",
+            where="compare",
+            expected="a common k",
+            remedy=f"Evaluate the second again: -k {said[0].replace(', ', ',')}.",
+        )
     names = _scorer(first, scorers[0]), _scorer(second, scorers[1])
     one = per_query(first.hits[names[0]], first.counts, ks)
     two = per_query(second.hits[names[1]], second.counts, ks)
     _, users = np.unique(first.users, return_inverse=True)
     found = differences(np.stack(list(one.values()), 1), np.stack(list(two.values()), 1), users, seed=seed)
-    return Comparison(*names, len(users), dict(zip(one, found, strict=True)))
+    left_out = tuple(sorted({*first.ks} ^ {*second.ks}))
+    return Comparison(*names, len(users), dict(zip(one, found, strict=True)), left_out)
 
 
 def _refuse_others(first: Saved, second: Saved) -> None:
@@ -129,7 +147,12 @@ def _refuse_others(first: Saved, second: Saved) -> None:
             where="compare",
             remedy="Evaluate both on the same data, split and part, with seen items treated alike.",
         )
-
+    if first.catalogue != second.catalogue and first.catalogue and second.catalogue:
+        raise DataError(
+            f"one run ranked {first.catalogue:,} items, the other {second.catalogue:,}: the fewer, the easier",
+            where="compare",
+            remedy="Prepare, fit and evaluate both on the same items.",
+        )
     if (SEEN_STAYS in first.protocol) != (SEEN_STAYS in second.protocol):
         raise DataError(
             "one run let items of the history come back, the other did not",

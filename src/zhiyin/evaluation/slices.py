@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhiyin.data.events import EventLog, Events
-from zhiyin.data.tables import Column, Table
+from zhiyin.data.prepared import Prepared
+from zhiyin.data.tables import Column
 from zhiyin.errors import SpecError
 from zhiyin.evaluation.metrics import Counts
 from zhiyin.spec import nearest
@@ -94,27 +96,28 @@ def column_slice(name: str, of: Literal["queries", "items"], column: Column, sep
 
 
 def named_slices(
-    names: Sequence[str],
-    user_table: Table,
-    item_table: Table,
-    users: NDArray[np.int32],
-    separators: Mapping[str, str],
+    names: Sequence[str], data: Prepared, starts: Events, separators: Mapping[str, str] = MappingProxyType({})
 ) -> list[Slice]:
-    """The columns of these names, of users (for queries of these users [n]) or of items; `separators`: what parts a
-    column's values, where it is not `SEPARATOR`. Raises `SpecError` for a name that neither table has."""
-    found = []
+    """The columns of these names: of users or of the log, for queries that begin with the events `starts` [n], or of
+    items; a name that several have is the first's. `separators`: what parts a column's values, where it is not
+    `SEPARATOR`. Raises `SpecError` for a name that none has."""
+    log, found = data.events, []
     for name in names:
         separator = separators.get(name, SEPARATOR)
-        if name in user_table:
-            found.append(column_slice(f"user's {name}", "queries", user_table[name][users], separator))
-        elif name in item_table:
-            found.append(column_slice(f"item's {name}", "items", item_table[name], separator))
+        if name in data.user_table:
+            column = data.user_table[name][log.users[starts]]
+            found.append(column_slice(f"user's {name}", "queries", column, separator))
+        elif name in data.item_table:
+            found.append(column_slice(f"item's {name}", "items", data.item_table[name], separator))
+        elif name in log.columns:
+            found.append(column_slice(f"event's {name}", "queries", log.columns[name][starts], separator))
         else:
-            known = [*user_table, *item_table]
+            known = [*data.user_table, *data.item_table, *log.columns]
             raise SpecError(
                 f"there is no column '{name}'{nearest(name, known)}",
                 where="slices",
                 expected=f"one of {', '.join(known)}" if known else "a table of users or items with columns",
+                remedy="Event columns are kept in the log where [data] columns names them.",
             )
     return found
 

@@ -25,8 +25,12 @@ BLOCK = 256
 @dataclass(frozen=True, slots=True)
 class EndToEnd:
     """recall@k of the towers through the index, that of exact search, and the share of exact search's candidates that
-    the index finds; `milliseconds` of search a query, batches of `BLOCK`."""
+    the index finds; `milliseconds` of search a query, batches of `BLOCK`. `filter`: in words, "" for none;
+    `selectivity` is the share of the items that pass it, `reach` that of the targets; `queries` have such a target."""
 
+    filter: str
+    selectivity: float
+    reach: float
     k: int
     queries: int
     recall: float
@@ -51,22 +55,29 @@ def end_to_end(
     k: int,
     *,
     allowed: Allowed | None = None,
+    filter: str = "",
     remove_seen: bool = True,
 ) -> EndToEnd:
-    """`allowed` [m]: a filter; targets that it forbids are no targets. Raises `DataError` when no query has a target,
-    and `SearchError` for vectors that do not fit the index."""
-    wanted = targets(data, held, remove_seen=remove_seen)
-    if allowed is not None:
-        wanted = wanted.among(allowed)
+    """`allowed` [m]: which items a filter (`filter` in words) lets pass; targets that it forbids are no targets. Raises
+    `DataError` when no query has a target, and `SearchError` for vectors that do not fit the index."""
+    every = targets(data, held, remove_seen=remove_seen)
+    wanted = every if allowed is None else every.among(allowed)
     kept = wanted.counts > 0
     if not kept.any():
-        raise DataError("no held-out query has a target that may be found", where="evaluation through an index")
+        raise DataError(
+            "no held-out query has a target that may be found",
+            where=f"evaluation through an index, filter {filter!r}" if filter else "evaluation through an index",
+        )
+    selectivity, reach = 1.0 if allowed is None else float(allowed.mean()), len(wanted.rows) / len(every.rows)
     starts, wanted = held.starts[kept], wanted.of(kept)
     exact = Exact().build(scorer.items.cpu().numpy())
     best, _ = _search(exact, scorer, data, starts, k, allowed, remove_seen)
     found, seconds = _search(index, scorer, data, starts, k, allowed, remove_seen)
     scores = np.zeros(found.shape, np.float32)
     return EndToEnd(
+        filter,
+        selectivity,
+        reach,
         k,
         len(starts),
         float(recall(wanted.hits(found), wanted.counts).mean()),
