@@ -478,7 +478,7 @@ def consume(
         )
     store = recipe.store.open()
     try:
-        consumer = Consumer(recipe.stream, recipe.store, store)
+        consumer = Consumer(recipe.stream, recipe.store, store, earliest=recipe.service.earliest)
         say(f"taking events from {consumer.key} as {consumer.name} of group {recipe.stream.group}; ctrl-c stops it")
         try:
             consumer.run(stop, once=once)

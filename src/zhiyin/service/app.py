@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -54,7 +55,7 @@ logger = logging.getLogger("zhiyin")
 class Service:
     """`max_k`: the most candidates one request may ask for; `max_batch`: the most requests in one body; `max_body_mb`:
     the largest body; `threads`: that search, 0 for one a core; `seen_length`: the newest events of a user that are
-    read and count as seen."""
+    read and count as seen; `earliest_event`: the day (UTC) before which no event was."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -63,6 +64,11 @@ class Service:
     max_body_mb: float = 8.0
     threads: int = 0
     seen_length: int = 1000
+    earliest_event: str = wire.EARLIEST.isoformat()
+
+    @property
+    def earliest(self) -> date:
+        return date.fromisoformat(self.earliest_event)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -74,6 +80,12 @@ class Service:
             raise SpecError(
                 f"threads = {self.threads}, max_body_mb = {self.max_body_mb}", expected="threads ≥ 0, max_body_mb > 0"
             )
+        try:
+            _ = self.earliest
+        except ValueError:
+            raise SpecError(
+                f"{self.earliest_event!r}", where=".earliest_event", expected='a date, such as "1990-01-01"'
+            ) from None
 
 
 Handler = Callable[[HTTPRequest], Awaitable[Response]]
@@ -110,7 +122,9 @@ class Endpoint:
         wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
         now, release = self.clock(), self.live.release
         most = min(self.settings.max_k, max(1, release.size))
-        requests = [wire.to_request(one, now, most, f"requests[{at}]." if many else "") for at, one in enumerate(wires)]
+        places = [f"requests[{at}]." if many else "" for at in range(len(wires))]
+        asked = zip(wires, places, strict=True)
+        requests = [wire.to_request(one, now, most, where, self.settings.earliest) for one, where in asked]
         found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
         took = 1e3 * (time.perf_counter() - started)
         answers = [wire.to_answer(one, took) for one in found]
@@ -119,7 +133,8 @@ class Endpoint:
     async def events(self, request: HTTPRequest) -> Response:
         now = self.clock()
         body = wire.decode(await self._body(request), wire.Events)
-        events = [wire.to_event(one, now, f"events[{at}]") for at, one in enumerate(body.events)]
+        earliest = self.settings.earliest
+        events = [wire.to_event(one, now, f"events[{at}]", earliest) for at, one in enumerate(body.events)]
         new = await self._in_pool(lambda: self.store.append(events))
         return _json(wire.Accepted(new, len(events) - new, self._unknown([event.item for event in events])[:20]))
 
