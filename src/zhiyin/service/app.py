@@ -46,6 +46,7 @@ from zhiyin.errors import (
 from zhiyin.retriever import Retriever
 from zhiyin.service import items, openapi, wire
 from zhiyin.service.live import Live
+from zhiyin.service.taken import Kind, Paging, Taken, is_block, is_deletion, taken
 from zhiyin.stores.base import Store
 
 logger = logging.getLogger("zhiyin")
@@ -167,6 +168,22 @@ class Endpoint:
     async def unblock_item(self, request: HTTPRequest) -> Response:
         return await self._block(request, blocked=False)
 
+    async def blocked_items(self, request: HTTPRequest) -> Response:
+        page = await self._taken(request, is_block)
+        names, release = [change.item for change in page.changes], self.live.held
+        there = [False] * len(names) if release is None else (release.finds(names) | release.blocks(names)).tolist()
+        told = [wire.Blocked(one.item, one.time / 1000, so) for one, so in zip(page.changes, there, strict=True)]
+        return _json(wire.BlockedItems(told, page.next))
+
+    async def deleted_items(self, request: HTTPRequest) -> Response:
+        page = await self._taken(request, is_deletion)
+        return _json(wire.DeletedItems([wire.Gone(one.item, one.time / 1000) for one in page.changes], page.next))
+
+    async def _taken(self, request: HTTPRequest, kind: Kind) -> Taken:
+        paging = Paging.read(request.query_params)
+        found: Taken = await self._in_pool(lambda: taken(self.store, kind, paging))
+        return found
+
     async def _block(self, request: HTTPRequest, *, blocked: bool) -> Response:
         item, now = _path_id(request, "item_id"), self.clock()
         there = await self._in_pool(lambda: self.live.block(items.checked_id(item), now, blocked=blocked))
@@ -259,6 +276,8 @@ def create(
             Route("/v1/items", _guarded(endpoint.put_items), methods=["PUT"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.delete_item), methods=["DELETE"]),
+            Route("/v1/deletions", _guarded(endpoint.deleted_items), methods=["GET"]),
+            Route("/v1/blocks", _guarded(endpoint.blocked_items), methods=["GET"]),
             Route("/v1/blocks/{item_id:id}", _guarded(endpoint.block_item), methods=["PUT"]),
             Route("/v1/blocks/{item_id:id}", _guarded(endpoint.unblock_item), methods=["DELETE"]),
             Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),

@@ -193,6 +193,37 @@ class Block(Struct):
     in_release: bool
 
 
+class Blocked(Struct):
+    """An item that is blocked now, and since when, in Unix seconds. `in_release`: whether it is in the live release, or
+    was put since."""
+
+    item_id: str
+    time: float
+    in_release: bool
+
+
+class BlockedItems(Struct):
+    """Those blocked longest first. `next`: what to go on `after`; null where there is no more. A page may hold less
+    than it could, or nothing, before that."""
+
+    items: list[Blocked]
+    next: int | None
+
+
+class Gone(Struct):
+    """An item that is deleted now, and since when, in Unix seconds."""
+
+    item_id: str
+    time: float
+
+
+class DeletedItems(Struct):
+    """Those deleted longest ago first; otherwise as blocked ones."""
+
+    items: list[Gone]
+    next: int | None
+
+
 class Candidate(Struct, omit_defaults=True):
     """`score`: larger is better; of one channel its own (an inner product, of the deep one), of several the merge's.
     `interest`: which of the user's interests found it. `card`: as asked; null where the item has none. `sources`: the
