@@ -1,6 +1,7 @@
 """Events over HTTP into a real Redis, and everything bad that may come that way."""
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -344,6 +345,36 @@ def test_while_redis_is_down_answers_go_on_and_say_so(releases: Releases, server
         until(lambda: "degraded" not in ask())
         assert send(client, event)["accepted"] == 1
         assert ask()["history"] == 6
+    store.close()
+
+
+def test_a_silent_redis_costs_an_answer_its_deadline_and_no_more(releases: Releases, server: "RedisServer") -> None:
+    """It would be waited for ten minutes."""
+    store = Redis(port=server.port, timeout=600, card_cache=0).open()
+    store.append([Event("u", f"i{at}", NOW - 100 + at) for at in range(5)])
+    with (
+        Live(releases) as live,
+        running(create(live, store, Service(), lambda: NOW)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        asked = {"user_id": "u", "k": 3, "hydrate": ["title"], "deadline_ms": 20_000}
+
+        def ask(**more: Any) -> dict[str, Any]:
+            return cast(dict[str, Any], client.post("/v1/retrieve", json={**asked, **more}).raise_for_status().json())
+
+        assert "degraded" not in ask()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            answer = ask(deadline_ms=2_000)
+            assert (answer["degraded"], answer["channel"], len(answer["candidates"])) == (
+                ["user", "cards"],
+                "popular",
+                3,
+            )
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        until(lambda: "degraded" not in ask())
     store.close()
 
 
