@@ -9,12 +9,12 @@ user's own order, so that no item is first seen anywhere: each user's last tenth
 tenth of the items (another with each seed) is new: their events before the test are taken out of the log. FOLDER holds
 the named data sets, as `zhiyin data NAME --data` takes them; what is not there is fetched. A query is a user at the
 cut. "among all": its new items among the k best of the whole catalogue; "among new": among the k best of the new items
-alone; "warm": its other items, among all; items of the user's history are passed over. "a tenth": one place in ten is
-kept for new items that are not there anyhow, those that the towers score highest ("by the towers", what the channel
-Fresh(among=…) does under a quota) or any ("at random", which is all that the newest first can be here). "id kept": a
-new item keeps its row in the table, which only negatives have moved; "by content": the tower is told that it does not
-know it. Each figure is the mean of the seeds, `sd` their standard deviation. Writes benchmarks/results/cold_items.json,
-or what --out names.
+alone; "warm": its other items, among all; "seldom": those of them that were chosen less than twenty times in training;
+items of the user's history are passed over. "a tenth": one place in ten is kept for new items that are not there
+anyhow, those that the towers score highest ("by the towers", what the channel Fresh(among=…) does under a quota) or any
+("at random", which is all that the newest first can be here). "id kept": a new item keeps its row in the table, which
+only negatives have moved; "by content": the tower is told that it does not know it. Each figure is the mean of the
+seeds, `sd` their standard deviation. Writes benchmarks/results/cold_items.json, or what --out names.
 """
 
 import argparse
@@ -52,9 +52,9 @@ Parts = tuple[Prepared, Split, NDArray[np.bool_]]
 """The data, what is learned from and asked, and bool [m] which items are new."""
 
 RESULTS = Path(__file__).parent / "results" / "cold_items.json"
-TENTH, K, QUERIES = 0.1, (10, 50), 3_000
+TENTH, K, QUERIES, SELDOM = 0.1, (10, 50), 3_000, 20
 TOLD = (
-    *("new among all", "new among new", "warm"),
+    *("new among all", "new among new", "warm", "seldom"),
     *("a tenth by the towers, new", "a tenth by the towers, warm", "a tenth at random, new"),
 )
 MODELS: dict[str, ModelSpec] = {"YouTubeDNN": YouTubeDNN(), "DSSM": DSSM()}
@@ -235,7 +235,8 @@ Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 def found_by(scores: Scores, data: Prepared, split: Split, new: NDArray[np.bool_]) -> dict[str, float]:
     """recall@k, the mean over queries that have such targets: new ones among all and among new, and warm among all."""
     asked = split.test
-    cold, warm = wanted(data, asked, new), wanted(data, asked, ~new)
+    counts = np.bincount(data.events.items[split.train], minlength=len(data.items))
+    cold, warm, seldom = (wanted(data, asked, among) for among in (new, ~new, (counts > 0) & (counts < SELDOM)))
     told: dict[str, list[float]] = {f"{what} @{k}": [] for what in TOLD for k in K}
     random = np.random.default_rng(0)
     places = np.flatnonzero([len(one) > 0 for one in cold])
@@ -258,6 +259,8 @@ def found_by(scores: Scores, data: Prepared, split: Split, new: NDArray[np.bool_
                 if len(cold[place]):
                     told[f"new among all @{k}"].append(float(np.isin(cold[place], among_all[row, :k]).mean()))
                     told[f"new among new @{k}"].append(float(np.isin(cold[place], among_new[row, :k]).mean()))
+                if len(seldom[place]):
+                    told[f"seldom @{k}"].append(float(np.isin(seldom[place], among_all[row, :k]).mean()))
                 if len(warm[place]):
                     told[f"warm @{k}"].append(float(np.isin(warm[place], among_all[row, :k]).mean()))
     return {name: round(float(np.mean(values)), 4) for name, values in told.items()}

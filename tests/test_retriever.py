@@ -80,6 +80,10 @@ def test_one_request_is_answered_as_in_a_crowd(release: Release, retriever: Retr
     assert retriever.retrieve(release, requests) == alone
 
 
+def test_no_requests_have_no_answers(release: Release, retriever: Retriever) -> None:
+    assert retriever.retrieve(release, []) == []
+
+
 def test_seen_and_excluded_items_do_not_come_back_and_k_is_kept(release: Release, retriever: Retriever) -> None:
     retriever.store.append([event("u", f"i{i}", NOW + i) for i in range(30)])
     answer = retriever.retrieve(release, [Request(user="u", k=20, exclude=("i40", "i41", "no such item"))])[0]

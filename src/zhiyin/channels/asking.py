@@ -107,8 +107,8 @@ def _checked(found: Found, release: Release, seeker: Seeker) -> Found:
 
 
 def longest(deadlines: Sequence[float]) -> float | None:
-    """The milliseconds of the most patient; None where one waits for all."""
-    return None if 0 in deadlines else max(deadlines)
+    """The milliseconds of the most patient; None where one waits for all, or nobody is there."""
+    return None if 0 in deadlines else max(deadlines, default=None)
 
 
 def _side_by_side(
