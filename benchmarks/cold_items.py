@@ -1,7 +1,7 @@
 """Are items found that nobody has chosen yet? Recall of new items: content with id dropout, without, ids alone, chance.
 
     python benchmarks/cold_items.py [--data FOLDER] [--worlds realistic …] [--models DSSM …] [--shares 0 0.3 …]
-                                    [--seeds 0 1 2]
+                                    [--seeds 0 1 2] [--out benchmarks/results/cold_items.json]
 
 Three worlds have clocks (a synthetic one, Online Retail, MovieLens-100K): what came before the last tenth of the events
 is learned from, and an item is new when it is first seen in that tenth. In the others a time is a position in one
@@ -9,9 +9,12 @@ user's own order, so that no item is first seen anywhere: each user's last tenth
 tenth of the items (another with each seed) is new: their events before the test are taken out of the log. FOLDER holds
 the named data sets, as `zhiyin data NAME --data` takes them; what is not there is fetched. A query is a user at the
 cut. "among all": its new items among the k best of the whole catalogue; "among new": among the k best of the new items
-alone; "warm": its other items, among all; items of the user's history are passed over. "id kept": a new item keeps its
-row in the table, which only negatives have moved; "by content": the tower is told that it does not know it. Each figure
-is the mean of the seeds, `sd` their standard deviation. Writes benchmarks/results/cold_items.json.
+alone; "warm": its other items, among all; "seldom": those of them that were chosen less than twenty times in training;
+items of the user's history are passed over. "a tenth": one place in ten is kept for new items that are not there
+anyhow, those that the towers score highest ("by the towers", what the channel Fresh(among=…) does under a quota) or any
+("at random", which is all that the newest first can be here). "id kept": a new item keeps its row in the table, which
+only negatives have moved; "by content": the tower is told that it does not know it. Each figure is the mean of the
+seeds, `sd` their standard deviation. Writes benchmarks/results/cold_items.json, or what --out names.
 """
 
 import argparse
@@ -49,7 +52,11 @@ Parts = tuple[Prepared, Split, NDArray[np.bool_]]
 """The data, what is learned from and asked, and bool [m] which items are new."""
 
 RESULTS = Path(__file__).parent / "results" / "cold_items.json"
-TENTH, K, QUERIES = 0.1, (10, 50), 3_000
+TENTH, K, QUERIES, SELDOM = 0.1, (10, 50), 3_000, 20
+TOLD = (
+    *("new among all", "new among new", "warm", "seldom"),
+    *("a tenth by the towers, new", "a tenth by the towers, warm", "a tenth at random, new"),
+)
 MODELS: dict[str, ModelSpec] = {"YouTubeDNN": YouTubeDNN(), "DSSM": DSSM()}
 FEATURES: dict[str, Schema] = {
     "realistic": Schema(item=(Categorical("category", dim=32), Categorical("brand", dim=32), Numeric("price"))),
@@ -71,14 +78,15 @@ def main() -> None:
     read.add_argument("--epochs", type=int, default=4)
     read.add_argument("--examples", type=int, default=40, help="of a user an epoch")
     read.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    read.add_argument("--out", type=Path, default=RESULTS)
     given = read.parse_args()
-    told: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    told: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     for name in given.worlds:
         with tempfile.TemporaryDirectory() as folder:
             found = measured(name, given, Path(folder))
         told |= {"machine": machine(), name: found}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(told, indent=2) + "\n")
+        given.out.parent.mkdir(exist_ok=True)
+        given.out.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def measured(name: str, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -227,10 +235,10 @@ Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 def found_by(scores: Scores, data: Prepared, split: Split, new: NDArray[np.bool_]) -> dict[str, float]:
     """recall@k, the mean over queries that have such targets: new ones among all and among new, and warm among all."""
     asked = split.test
-    cold, warm = wanted(data, asked, new), wanted(data, asked, ~new)
-    told: dict[str, list[float]] = {
-        f"{what} @{k}": [] for what in ("new among all", "new among new", "warm") for k in K
-    }
+    counts = np.bincount(data.events.items[split.train], minlength=len(data.items))
+    cold, warm, seldom = (wanted(data, asked, among) for among in (new, ~new, (counts > 0) & (counts < SELDOM)))
+    told: dict[str, list[float]] = {f"{what} @{k}": [] for what in TOLD for k in K}
+    random = np.random.default_rng(0)
     places = np.flatnonzero([len(one) > 0 for one in cold])
     places = np.union1d(places, np.linspace(0, len(asked) - 1, min(len(asked), QUERIES)).astype(np.int64))
     for part in np.array_split(places, max(1, len(places) // 512)):
@@ -239,14 +247,29 @@ def found_by(scores: Scores, data: Prepared, split: Split, new: NDArray[np.bool_
             found[row, data.events.history(int(asked.starts[place]))] = -np.inf
         among_all = best(found)
         among_new = best(np.where(new, found, -np.inf))
+        among_any = best(np.where(new & np.isfinite(found), random.random(found.shape, np.float32), -np.inf))
         for row, place in enumerate(part):
             for k in K:
+                for way, extra in (("by the towers", among_new[row]), ("at random", among_any[row])):
+                    lot = with_a_tenth(among_all[row], extra, k)
+                    if len(cold[place]):
+                        told[f"a tenth {way}, new @{k}"].append(float(np.isin(cold[place], lot).mean()))
+                    if len(warm[place]) and way == "by the towers":
+                        told[f"a tenth {way}, warm @{k}"].append(float(np.isin(warm[place], lot).mean()))
                 if len(cold[place]):
                     told[f"new among all @{k}"].append(float(np.isin(cold[place], among_all[row, :k]).mean()))
                     told[f"new among new @{k}"].append(float(np.isin(cold[place], among_new[row, :k]).mean()))
+                if len(seldom[place]):
+                    told[f"seldom @{k}"].append(float(np.isin(seldom[place], among_all[row, :k]).mean()))
                 if len(warm[place]):
                     told[f"warm @{k}"].append(float(np.isin(warm[place], among_all[row, :k]).mean()))
     return {name: round(float(np.mean(values)), 4) for name, values in told.items()}
+
+
+def with_a_tenth(ranked: NDArray[np.int64], extra: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """k of the ranked rows, the last tenth of whose places `extra` ones have."""
+    kept = ranked[: k - k // 10]
+    return np.concatenate([kept, extra[~np.isin(extra, kept)][: k // 10]])
 
 
 def best(scores: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from machine import machine, printed
 
 from stores import server
@@ -31,7 +30,7 @@ from zhiyin import loading, pipeline
 from zhiyin.data import datasets
 from zhiyin.data.events import Events
 from zhiyin.data.prepared import Prepared
-from zhiyin.learning.examples import Examples
+from zhiyin.learning.scoring import TowerScorer
 from zhiyin.recipe import Recipe
 from zhiyin.service.app import create, running
 from zhiyin.service.live import Live
@@ -165,8 +164,7 @@ def replayed(world: World, recipe: Recipe, most: int) -> dict[str, Any]:
             online, taken = asked(url, data, order, seen=world.seen)
     finally:
         served.store.close()
-    examples = Examples(data, fitted.schema, end=fitted.end, device=torch.device("cpu"))
-    offline = exact(fitted.model, examples, data, order, seen=world.seen)
+    offline = exact(fitted.scorer(data, "cpu"), data, order, seen=world.seen)
     live_recall, number = float(online.mean()), float(offline.mean())
     return {
         "log": world.name,
@@ -216,16 +214,12 @@ def post(host: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> d
     return told
 
 
-@torch.no_grad()
-def exact(model: Any, examples: Examples, data: Prepared, order: Events, *, seen: bool) -> np.ndarray:
+def exact(scorer: TowerScorer, data: Prepared, order: Events, *, seen: bool) -> np.ndarray:
     """bool [n]: the same, by the trained model and numpy."""
-    model.eval()
-    items = model.item_vectors(examples.items()).numpy()
     found = np.zeros(len(order), bool)
     for start in range(0, len(order), BLOCK):
         part = order[start : start + BLOCK]
-        users = model.user_vectors(examples.queries(part)).numpy()
-        scores = (users @ items.T).max(axis=1)
+        scores = scorer.scores(part).numpy()
         for at, number in enumerate(part):
             history = data.events.history(int(number))
             if not seen:

@@ -479,16 +479,22 @@ def test_pruning_releases_prunes_the_changes_that_they_have_absorbed(recipe: Pat
     store.close()
     assert "changes of items" not in zhiyin("releases", recipe).err
     root = recipe.parent / "recipe" / "releases"
-    vectors = next(root.glob("*/vectors.npy"))
-    vectors.write_bytes(vectors.read_bytes()[:-4])
-    done = zhiyin("releases", recipe, "--prune", "9")
-    assert done.code == 0
-    assert "the changes of items are all kept: " in done.err
-    assert "vectors.npy: damaged" in " ".join(done.err.split()).replace(" /", "/")
-    store = read.store.open()
-    store.prune_changes(store.changes(0, 9).changes)
-    store.close()
-    assert "are all kept" not in zhiyin("releases", recipe, "--prune", "9").err, "nothing to forget, nothing is opened"
+    for name in ("vectors.npy", "items/utf8.npy"):
+        file = next(root.glob(f"*/{name}"))
+        file.write_bytes(file.read_bytes()[:-4])
+        done = zhiyin("releases", recipe, "--prune", "9")
+        assert done.code == 0
+        store = read.store.open()
+        if name == "vectors.npy":
+            assert "removed 1 changes of items" in done.err, "of a release, no more than its items is read"
+            store.put_changes([Change("i4", 0, {"title": "old"})])
+        else:
+            assert "the changes of items are all kept: " in done.err
+            assert "utf8.npy: damaged" in " ".join(done.err.split()).replace(" /", "/")
+            assert len(store.changes(0, 9).changes) == 4
+            store.prune_changes(store.changes(0, 9).changes)
+        store.close()
+    assert "are all kept" not in zhiyin("releases", recipe, "--prune", "9").err, "nothing to forget, nothing is read"
 
 
 def test_while_the_store_is_down_an_answer_says_what_it_lacks(recipe: Path) -> None:

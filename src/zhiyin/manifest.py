@@ -76,9 +76,12 @@ def checksums(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 
 
-def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises `ReleaseError` naming the first file that is missing, changed, or unknown to the manifest."""
+def verify(folder: Path, manifest: Mapping[str, Any], below: str = "") -> None:
+    """Raises `ReleaseError` naming the first file that is missing, changed, or unknown to the manifest. `below`: only
+    what lies in this folder of it, `items/`, is looked at."""
     for name, wanted in manifest["files"].items():
+        if not name.startswith(below):
+            continue
         path = folder / name
         if not path.is_file():
             raise ReleaseError("a file is missing", where=str(path), remedy="Roll back, or publish again.")
@@ -88,7 +91,7 @@ def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
                 f"damaged: sha256 {found[:16]}…", where=str(path), expected=f"{wanted[:16]}…", remedy="Roll back."
             )
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    unknown = sorted(there - set(manifest["files"]) - {MANIFEST})
+    unknown = sorted(name for name in there - set(manifest["files"]) - {MANIFEST} if name.startswith(below))
     if unknown:
         raise ReleaseError("a file that is not in the manifest", where=str(folder / unknown[0]), remedy="Remove it.")
 

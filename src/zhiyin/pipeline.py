@@ -473,14 +473,14 @@ def items_as_of(recipe: Recipe) -> datetime:
 
 
 def prune_changes(recipe: Recipe, now: datetime | None = None) -> pruning.Pruned:
-    """Forget the changes of items that no release which is there needs any more. Raises `ReleaseError` where one of
-    them cannot be opened, `StoreError` where the store does not answer."""
+    """Forget the changes of items that no release which is there needs any more. Of a release, only which items it has
+    is read. Raises `ReleaseError` where that cannot be, `StoreError` where the store does not answer."""
     releases, store = recipe.releases, recipe.store.open()
     try:
         if not store.changes(0, 1).changes:
-            return pruning.Pruned()  # and no release is opened, which reads every byte of it
-        opened = [releases.open(id) for id in releases.ids()]
-        return pruning.prune(store, opened, int(1e3 * (now or datetime.now(UTC)).timestamp()))
+            return pruning.Pruned()
+        known = [releases.catalogue(id) for id in releases.ids()]
+        return pruning.prune(store, known, int(1e3 * (now or datetime.now(UTC)).timestamp()))
     finally:
         store.close()
 
@@ -512,7 +512,7 @@ def consume(
         )
     store = recipe.store.open()
     try:
-        consumer = Consumer(recipe.stream, recipe.store, store)
+        consumer = Consumer(recipe.stream, recipe.store, store, earliest=recipe.service.earliest)
         say(f"taking events from {consumer.key} as {consumer.name} of group {recipe.stream.group}; ctrl-c stops it")
         try:
             consumer.run(stop, once=once)

@@ -40,6 +40,7 @@ from zhiyin.places.base import MANIFEST, Hold
 ATTRIBUTES = "attributes.arrow"
 CHANNELS = "channels"
 INDEX = "index.bin"
+ITEMS = "items"
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named arrays: the inputs of a tower, or what a channel wants to find in a release."""
@@ -149,7 +150,7 @@ class Release:
         index = spec.used_build(manifest["index"], "zhiyin.indexes", f"{folder / MANIFEST} index")
         return cls(
             manifest["id"],
-            Vocabulary.open(folder / "items"),
+            Vocabulary.open(folder / ITEMS),
             spec.build(Schema, manifest["schema"], f"{folder / MANIFEST} schema"),
             Tower(folder / "user_tower.onnx"),
             Tower(folder / "item_tower.onnx"),
@@ -160,6 +161,21 @@ class Release:
             Attributes.open(folder / ATTRIBUTES) if ATTRIBUTES in manifest["files"] else None,
             {path.name: _arrays(path) for path in sorted((folder / CHANNELS).glob("*"))},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Which items a release has, and what it says of itself."""
+
+    items: Ids
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises `ReleaseError` like `Release.open`, but of the release's files only those with its items are read."""
+        manifest = read_manifest(folder)
+        verify(folder, manifest, f"{ITEMS}/")
+        return cls(Vocabulary.open(folder / ITEMS), manifest)
 
 
 def _arrays(folder: Path) -> Arrays:

@@ -20,7 +20,7 @@ from zhiyin.manifest import parse_manifest, read_manifest, signed_part, verify
 from zhiyin.places.base import CURRENT, MANIFEST, PINNED, Lock, Place
 from zhiyin.places.folder import Folder
 from zhiyin.places.remote import Remote
-from zhiyin.release import INDEX, Release
+from zhiyin.release import INDEX, Catalogue, Release
 
 ID = re.compile(r"\w[\w.-]*")
 
@@ -117,6 +117,13 @@ class Releases:
             if not place.forget(name):
                 raise
             return self._open(place, name)  # the copy on this machine was damaged: a new one
+
+    def catalogue(self, id: str) -> Catalogue:
+        """Which items a release has. Raises like `Catalogue.open`, and `ReleaseError` for one that is not signed by
+        whom we trust."""
+        folder = self.place.folder(id, _Checks(self))
+        self.check(read_manifest(folder), str(folder / MANIFEST))
+        return Catalogue.open(folder)
 
     def _open(self, place: Place, id: str) -> Release:
         folder = place.folder(id, _Checks(self))

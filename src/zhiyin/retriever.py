@@ -5,17 +5,19 @@ same encode as in training → user tower → one batched index call) → what i
 by one more store read → where it is asked, the diverse among them, and what of the history pulled them.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from zhiyin.channels.asking import Asked, ask, knows
+from zhiyin.channels.asking import Asked, ask, knows, longest
 from zhiyin.channels.base import Found, Seeker
 from zhiyin.channels.deep import trained_rows
 from zhiyin.channels.diversity import POOL, Diversity
-from zhiyin.channels.lanes import Lanes
+from zhiyin.channels.lanes import Busy, Lanes
 from zhiyin.channels.merge import Merge, Quota, Source, merged, source
 from zhiyin.channels.online import STANDARD, Online
 from zhiyin.channels.pulls import Pull, pulls
@@ -28,6 +30,12 @@ from zhiyin.release import Release
 from zhiyin.stores.base import Card, Event, Store, UserState
 from zhiyin.stores.outage import Outage
 from zhiyin.stores.records import only
+
+STORE = "(store)"
+"""The lane of what is read from the store where there is a deadline; no channel may be called so."""
+
+FOR_THE_USER, FOR_CHANNELS = 0.5, 0.75
+"""Shares of a deadline by which the user must be read, and by which channels must have answered where cards follow."""
 
 NOBODY, UNREAD = UserState(None, ()), UserState(None, ())
 """Of no user, and of one whom the store does not tell of: told apart by which of the two it is."""
@@ -46,8 +54,8 @@ class Request:
     `hydrate`: which fields of the items' cards to answer with; "*" is all of them. `diversity`: candidates are the best
     by score and difference, chosen among four times as many.
     `channels`: which to ask, by name; none: the service's choice. `merge`: how several become one list; None: the
-    service's way. `deadline_ms`: a channel that is later is left out; None: the service's limit. `explain`: say which
-    items of the history each candidate is near to.
+    service's way. `deadline_ms`: what the store or a channel says later is left out; None: the service's limit.
+    `explain`: say which items of the history each candidate is near to.
     """
 
     user: str = ""
@@ -108,6 +116,8 @@ Cards = list[Card | None] | Literal["unread"] | None
 Fields = tuple[str, ...] | None
 """Names of the fields that cards are read with; None: all of them."""
 
+Stored = TypeVar("Stored")
+
 Slots = Mapping[str, str]
 """The channels that a request asks for, and which answers in the place of each."""
 
@@ -134,8 +144,8 @@ class _Answered:
 @dataclass(frozen=True, slots=True)
 class Retriever:
     """Answers from one store. `seen_length`: how many of a user's newest events are read, and count as seen. `online`:
-    which channels there are, and which are asked where a request names none. While the store fails, answers come from
-    what the requests hold, and say so; `outage` knows when it is asked again."""
+    which channels there are, and which are asked where a request names none. While the store fails, or is late, answers
+    come from what the requests hold, and say so; `outage` knows when it is asked again."""
 
     store: Store
     seen_length: int = 1000
@@ -152,18 +162,26 @@ class Retriever:
         or that the release was published without, shares of a channel that is not asked, a filter that cannot be read
         or that this release cannot apply, and a diversity by what no candidate's card has; `ChannelError` where every
         channel is late or fails.
+
+        Nothing is waited for beyond the deadline of the most patient of the requests, counted from here: half of it for
+        what is stored of the users, three quarters for the channels where cards follow, else all of it.
         """
+        started = time.monotonic()
         places = [f"requests[{at}]." if len(requests) > 1 else "" for at in range(len(requests))]
         for request, where in zip(requests, places, strict=True):
             _check(release, request, f"{where}k")
             self._check_channels(request, where)
         allowed = [_allowed(release, one, f"{where}filter") for one, where in zip(requests, places, strict=True)]
-        states = self._states(requests)
+        deadlines = [self.online.deadline_ms if one.deadline_ms is None else one.deadline_ms for one in requests]
+        most = longest(deadlines)
+        states = self._states(requests, None if most is None else started + FOR_THE_USER * most / 1000)
         seekers = [_seeker(release, request, state) for request, state in zip(requests, states, strict=True)]
         seekers = [replace(seeker, allowed=rows) for seeker, rows in zip(seekers, allowed, strict=True)]
         slots = [self._slots(release, one, seeker) for one, seeker in zip(requests, seekers, strict=True)]
-        deadlines = [self.online.deadline_ms if one.deadline_ms is None else one.deadline_ms for one in requests]
-        asked = ask(self.online, self.lanes, release, seekers, [list(own.values()) for own in slots], deadlines)
+        if any(_needs_cards(one) for one in requests):
+            deadlines = [FOR_CHANNELS * one for one in deadlines]
+        wanted = [list(own.values()) for own in slots]
+        asked = ask(self.online, self.lanes, release, seekers, wanted, deadlines, started)
         drafts = [
             self._draft(
                 release, request, seekers[at].k, slots[at], _answered(asked, at, slots[at], request, places[at])
@@ -171,7 +189,7 @@ class Retriever:
             for at, request in enumerate(requests)
         ]
         fields = _card_fields(requests)
-        cards = self._cards(requests, drafts, fields)
+        cards = self._cards(requests, drafts, fields, None if most is None else started + most / 1000)
         return [
             _candidates(
                 release,
@@ -215,12 +233,24 @@ class Retriever:
                 slots[name] = answers
         return slots
 
-    def _states(self, requests: Sequence[Request]) -> list[UserState]:
+    def _states(self, requests: Sequence[Request], until: float | None) -> list[UserState]:
         """What is stored of each request's user; `UNREAD` where the store did not say."""
         users = [request.user for request in requests if request.user]
-        found = self.outage.ask(lambda: self.store.read(users, self.seen_length))
+        found = self._stored(lambda: self.store.read(users, self.seen_length), until) if users else []
         states = iter([UNREAD] * len(users) if found is None else found)
         return [next(states) if request.user else NOBODY for request in requests]
+
+    def _stored(self, read: Callable[[], Stored], until: float | None) -> Stored | None:
+        """What the store says by then, a moment of the monotonic clock; None where it does not. A read that is late
+        goes on in its thread, and tells the outage how it ended."""
+        if until is None:
+            return self.outage.ask(read)
+        try:
+            future = self.lanes.start(STORE, lambda: self.outage.ask(read))
+        except Busy:
+            return None
+        wait([future], max(0.0, until - time.monotonic()))
+        return future.result() if future.done() else None
 
     def _draft(self, release: Release, request: Request, k: int, slots: Slots, answered: _Answered) -> _Draft:
         """One list of the channels' lists. One channel's alone is not merged, unless the request says how."""
@@ -236,13 +266,15 @@ class Retriever:
         channel = "+".join(slots[slot] for slot in lists)
         return _Draft(found, release.items.ids(found.rows), channel, sources, answered.dropped)
 
-    def _cards(self, requests: Sequence[Request], drafts: Sequence[_Draft], fields: Fields) -> list[Cards]:
+    def _cards(
+        self, requests: Sequence[Request], drafts: Sequence[_Draft], fields: Fields, until: float | None
+    ) -> list[Cards]:
         """These fields of the cards of every draft that needs them, in one round trip; "unread" where the store did not
         say."""
-        needed = [bool(request.hydrate or request.diversity) for request in requests]
+        needed = [_needs_cards(request) for request in requests]
         wanted = [item for draft, there in zip(drafts, needed, strict=True) if there for item in draft.items]
         distinct = list(dict.fromkeys(wanted))
-        found = self.outage.ask(lambda: self.store.cards(distinct, fields)) if distinct else []
+        found = self._stored(lambda: self.store.cards(distinct, fields), until) if distinct else []
         if found is None:
             return ["unread" if there else None for there in needed]
         cards = dict(zip(distinct, found, strict=True))
@@ -256,6 +288,10 @@ def _check(release: Release, request: Request, where: str) -> None:
     size = len(release.items)
     if not 1 <= request.k <= size:
         raise RequestError(f"{request.k}", where=where, expected=f"1 to {size}, the catalogue of release {release.id}")
+
+
+def _needs_cards(request: Request) -> bool:
+    return bool(request.hydrate or request.diversity)
 
 
 def _card_fields(requests: Sequence[Request]) -> Fields:

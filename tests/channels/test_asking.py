@@ -5,21 +5,22 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from zhiyin.channels.base import Found, Neighbourhoods, Seeker
-from zhiyin.channels.lanes import MOST, Busy, Lanes, Work
+from zhiyin.channels.lanes import MOST, Busy, Lanes, Result
 from zhiyin.channels.online import Online
 from zhiyin.channels.popular import Popular
 from zhiyin.data.prepared import Prepared
 from zhiyin.errors import ChannelError, RequestError
 from zhiyin.release import Arrays, Release
-from zhiyin.retriever import Request, Retriever
-from zhiyin.stores.base import Event
-from zhiyin.stores.memory import Memory
+from zhiyin.retriever import STORE, Candidates, Request, Retriever
+from zhiyin.stores.base import Event, Store, UserState
+from zhiyin.stores.memory import Memory, MemoryStore
 
 NOW = 1_800_000_000_000
 
@@ -66,9 +67,9 @@ class Patient(Lanes):
         super().__init__()
         self.late = late
 
-    def start(self, channel: str, work: Work) -> "Future[Sequence[Found]]":
-        future: Future[Sequence[Found]] = Future()
-        if channel not in self.late:
+    def start(self, name: str, work: Callable[[], Result]) -> "Future[Result]":
+        future: Future[Result] = Future()
+        if name not in self.late:
             future.set_result(work())
         return future
 
@@ -110,6 +111,95 @@ def test_a_channel_that_fails_is_left_out_and_the_log_says_why(
     assert answer.channel == "popular"
     assert "channel bad failed" in caplog.text
     assert "a secret" in caplog.text
+
+
+class Unread(Patient):
+    """What is read from the store in these places (the user first, then the cards) never comes; channels do at once."""
+
+    def __init__(self, *late: int) -> None:
+        super().__init__("never")
+        self.places, self.reads = late, 0
+
+    def start(self, name: str, work: Callable[[], Result]) -> "Future[Result]":
+        self.reads += name == STORE
+        return super().start("never" if name == STORE and self.reads in self.places else name, work)
+
+
+def test_what_the_store_says_too_late_is_missing_and_the_answer_says_so(release: Release) -> None:
+    plain = retriever()
+    plain.store.put_cards({f"i{at}": {"title": f"title {at}"} for at in range(60)})
+
+    def answer(*late: int, **changes: Any) -> Candidates:
+        asked = Request("u", k=3, hydrate=("title",), deadline_ms=20)
+        return replace(plain, lanes=Unread(*late)).retrieve(release, [replace(asked, **changes)])[0]
+
+    whole = answer()
+    assert (whole.degraded, whole.channel, whole.history) == ((), "deep", 4)
+    late = answer(2)
+    assert (late.degraded, late.items, late.cards) == (("cards",), whole.items, [None] * 3)
+    late = answer(1, events=(Event("u", "i7", NOW),))
+    assert (late.degraded, late.channel, late.history) == (("user",), "deep", 1)
+    assert late.cards == [{"title": f"title {item[1:]}"} for item in late.items]
+    late = answer(1, 2)
+    assert (late.degraded, late.channel, late.dropped) == (("user", "cards"), "popular", ())
+    plain = replace(plain, online=replace(plain.online, deadline_ms=20.0))
+    assert answer(1, deadline_ms=None).degraded == ("user",)
+
+
+def test_reads_that_hang_are_no_more_than_a_lane_holds(release: Release, gate: threading.Event) -> None:
+    """The gate is closed all the time: who waited for the store would wait for ever."""
+    calls = []
+
+    class Hanging:
+        def read(self, users: Sequence[str], limit: int) -> list[UserState]:
+            calls.append(users)
+            gate.wait()
+            return []
+
+    class Ready(Lanes):
+        def start(self, name: str, work: Callable[[], Result]) -> "Future[Result]":
+            return super().start(name, work) if name == STORE else Patient().start(name, work)
+
+    hanging = replace(retriever(), store=cast(Store, Hanging()), lanes=Ready())
+    for _ in range(MOST + 3):
+        answer = hanging.retrieve(release, [Request("u", k=1, deadline_ms=1)])[0]
+        assert (answer.degraded, answer.channel) == (("user",), "popular")
+    assert len(calls) == MOST
+
+
+def test_a_deadline_is_one_for_all_that_is_waited_for(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that the store moves on: channels have what it left of their share, the most patient request counts,
+    and who waits for all is waited for."""
+    now, waits = [100.0], list[float | None]()
+
+    class Waiting(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            waits.append(timeout)
+            return super().result(0)
+
+    class Noted(Patient):
+        def start(self, name: str, work: Callable[[], Result]) -> "Future[Result]":
+            if name != "slow":
+                return super().start(name, work)
+            return Waiting()
+
+    class Slow(MemoryStore):
+        def read(self, users: Sequence[str], limit: int) -> list[UserState]:
+            now[0] += 0.02
+            return super().read(users, limit)
+
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("zhiyin.retriever.time", clock)
+    monkeypatch.setattr("zhiyin.channels.asking.time", clock)
+    plain = retriever(slow=Mine())
+    slow = replace(plain, lanes=Noted(), store=Slow(9))
+    asked = Request("u", k=3, channels=("popular", "slow"), deadline_ms=100)
+    assert names(slow.retrieve(release, [asked])[0]) == [("slow", "late: no answer within 100 ms")]
+    hydrated = replace(asked, hydrate=("title",))
+    assert names(slow.retrieve(release, [hydrated])[0]) == [("slow", "late: no answer within 75 ms")]
+    slow.retrieve(release, [asked, replace(asked, deadline_ms=300)])
+    slow.retrieve(release, [asked, Request("u", k=3)])
+    assert waits == [pytest.approx(0.08), pytest.approx(0.055), pytest.approx(0.28), pytest.approx(0.08)]
 
 
 def test_an_error_of_its_own_time_is_no_deadline(release: Release) -> None:

@@ -15,6 +15,7 @@ from zhiyin.baselines.item_knn import ItemKNN
 from zhiyin.baselines.neighbourhoods import fitted
 from zhiyin.baselines.popularity import Popularity
 from zhiyin.channels.base import Channel, Found, Seeker
+from zhiyin.channels.deep import Deep
 from zhiyin.channels.fresh import Fresh
 from zhiyin.channels.item_to_item import ItemToItem
 from zhiyin.channels.listed import Listed
@@ -233,6 +234,30 @@ def test_fresh_gives_the_newest_first_and_what_came_after_the_release_before_the
     assert [one.rows.tolist() for one in larger] == [[62, 61, 60, newest[0]], [62, 60, newest[0], newest[1]]]
 
 
+def test_fresh_among_the_newest_gives_first_what_the_towers_score_highest(release: Release, tabled: Any) -> None:
+    """Held against the deep channel's own scores of the whole catalogue; a stranger gets the newest first."""
+    tables, view = tabled(Fresh()), grown(release)
+    seekers = [one for one in some_seekers(len(release.items)) if one.allowed is None]
+    seekers += [seeker(np.array([1, 5], np.int32), k=4), seeker(np.array([2], np.int32), k=60)]
+    seekers = [replace(one, gone=np.array([4, 9], np.int32)) for one in seekers]
+    everything = Deep().find(view, {}, [replace(one, k=63) for one in seekers])
+    scores = [dict(zip(one.rows.tolist(), one.scores.tolist(), strict=True)) for one in everything]
+    newest = Fresh().find(view, tables, [replace(one, k=15) for one in seekers])
+    liked = Fresh(among=15).find(view, tables, seekers)
+    assert any(
+        one.rows.tolist() != other.rows.tolist()[: len(one.rows)] for one, other in zip(liked, newest, strict=True)
+    )
+    for asked, one, other, known in zip(seekers, liked, newest, scores, strict=True):
+        wanted = sorted(other.rows.tolist(), key=lambda row, known=known: -known[row])[: asked.k]  # type: ignore[misc]
+        assert one.rows.tolist() == wanted
+        np.testing.assert_allclose(one.scores, [known[row] for row in wanted], atol=1e-5)
+        assert one.interests.tolist() == [0] * len(wanted)
+    assert {60, 61, 62} <= {*liked[-1].rows.tolist()}, "what was put since is the newest"
+    same(Fresh(among=15).find(view, tables, [seeker(k=5)])[0], Fresh().find(view, tables, [seeker(k=5)])[0])
+    few = seeker(np.array([1], np.int32), k=5, allowed=np.zeros(63, bool))
+    assert len(Fresh(among=15).find(view, tables, [few])[0].rows) == 0
+
+
 def test_fresh_days_leave_out_what_is_older(data: Prepared, release: Release, tabled: Any) -> None:
     log, days = data.events, 0.15
     recent = {int(item) for item in log.items if log.times[log.items == item].min() > log.times.max() - days * DAY}
@@ -362,6 +387,7 @@ def test_a_baseline_without_neighbours_is_no_channel(tabled: Any) -> None:
         (lambda: Popular(half_life=-1), r"^\.half_life: -1"),
         (lambda: ItemToItem(0), r"^\.last: 0; expected at least 1"),
         (lambda: Fresh(days=float("inf")), r"^\.days: inf"),
+        (lambda: Fresh(among=-1), r"^\.among: -1; expected at least 0"),
         (lambda: Neighbours(keep=0), r"^\.keep: 0"),
         (lambda: Listed(()), r"^\.items: no items"),
         (lambda: Listed(("a", "a")), r"^\.items: an item stands here twice"),

@@ -1,10 +1,12 @@
 """Events over HTTP into a real Redis, and everything bad that may come that way."""
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,11 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 
-from zhiyin.errors import RequestError
+from zhiyin.errors import RequestError, SpecError
 from zhiyin.release import Release
 from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
 from zhiyin.service.live import Live
+from zhiyin.spec import examples
 from zhiyin.stores.base import Event, StoreSpec
 from zhiyin.stores.redis import Redis, RedisStore
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 NOW = 1_800_000_000_000
 SECONDS = NOW / 1000
+FIRST = 631_152_000
+"""The first moment that an event may have: 1990-01-01, 0:00 UTC."""
+
 FOREIGN = {b"*": b"theirs", b"{}": b"theirs", b"u1": b"theirs", b"\r\n": b"theirs"}
 """What somebody else keeps on the same server, under names that are also ids here."""
 
@@ -80,14 +86,42 @@ def test_late_events_take_their_place_by_time_and_one_sent_twice_counts_once(
     assert send(client, event("i3", SECONDS, event_id="c"), event("i1", SECONDS - 9, event_id="a"))["accepted"] == 2
     assert send(client, event("i2", SECONDS - 5), event("i9", SECONDS, event_id="c"))["duplicates"] == 1
     assert send(client, event("i2", SECONDS - 5), event("i1", SECONDS - 9, event_id="a"))["duplicates"] == 2
-    assert send(client, event("i0", 0), event("i4", SECONDS + 300))["accepted"] == 2
+    assert send(client, event("i0", FIRST), event("i4", SECONDS + 300))["accepted"] == 2
     assert items(store, "u") == ["i0", "i1", "i2", "i3", "i4"]
     told = refused(client.post("/v1/events", json={"events": [event("i5", SECONDS + 300.001)]}))
     assert told["where"] == "events[0].time"
     assert told["message"] == f"{SECONDS + 300.001:.3f} is in the future"
-    told = refused(client.post("/v1/events", json={"events": [event("i5", -0.001)]}))
-    assert (told["where"], told["message"]) == ("events[0].time", "-0.001 is before 1970")
+    told = refused(client.post("/v1/events", json={"events": [event("i5", FIRST - 0.001)]}))
+    assert (told["where"], told["message"]) == ("events[0].time", f"{FIRST - 0.001:.3f} is before 1990-01-01")
     assert items(store, "u") == ["i0", "i1", "i2", "i3", "i4"]
+
+
+@pytest.mark.parametrize("example", examples("zhiyin.stores"), ids=lambda one: str(one)[:50])
+def test_of_a_batch_with_an_event_before_the_services_first_day_no_store_keeps_any(
+    example: StoreSpec, placed: Callable[[StoreSpec, Path], StoreSpec], tmp_path: Path, releases: Releases
+) -> None:
+    """What is loaded from a log is not held to it: public data are old, and some have no clock."""
+    store, day = placed(example, tmp_path).open(), datetime(2020, 2, 29, tzinfo=UTC).timestamp()
+    batch = [{"user_id": "u", "item_id": f"i{at}", "time": SECONDS - at} for at in range(5)]
+    with (
+        Live(releases) as live,
+        running(create(live, store, Service(earliest_event="2020-02-29"), lambda: NOW)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        bad = {"user_id": "u", "item_id": "bad", "time": day - 0.001}
+        told = refused(client.post("/v1/events", json={"events": [*batch[:3], bad, *batch[3:]]}))
+        assert (told["where"], told["message"]) == ("events[3].time", f"{day - 0.001:.3f} is before 2020-02-29")
+        assert not store.read(["u"], 1)[0].known
+        assert send(client, *batch, {**bad, "time": day})["accepted"] == 6
+        store.append([Event("loaded", f"i{at}", at) for at in range(3)])
+        assert client.post("/v1/retrieve", json={"user_id": "loaded", "k": 1}).json()["history"] == 3
+    store.close()
+
+
+@pytest.mark.parametrize("day", ["", "1990", "1990-02-30", "yesterday"])
+def test_a_first_day_that_is_none_is_refused(day: str) -> None:
+    with pytest.raises(SpecError, match=r'^\.earliest_event: .*; expected a date, such as "1990-01-01"'):
+        Service(earliest_event=day)
 
 
 BAD: list[tuple[bytes, str, str]] = [
@@ -167,7 +201,7 @@ def test_no_id_touches_a_key_outside_the_prefix(
         server.mset(cast(Any, FOREIGN))
         before = {key: server.dump(key) for key in cast(Any, server.keys("*"))}
         for id in ODD:
-            told = {"user_id": id, "item_id": id, "event_id": id, "time": 5, "values": {id: id}}
+            told = {"user_id": id, "item_id": id, "event_id": id, "time": FIRST, "values": {id: id}}
             assert send(client, told, {**told, "event_id": ""})["accepted"] == 2
             path = "".join(f"%{byte:02x}" for byte in id.encode())
             assert client.put(f"/v1/users/{path}/profile", json={id: id}).status_code == 200
@@ -304,13 +338,43 @@ def test_while_redis_is_down_answers_go_on_and_say_so(releases: Releases, server
         assert len(told["candidates"]) == 3
         many = client.post("/v1/retrieve", json={"requests": [{"user_id": "u", "k": 2}, {"k": 2}]}).json()["results"]
         assert [one.get("degraded") for one in many] == [["user"], None]
-        event = {"user_id": "u", "item_id": "i9", "event_id": "e", "time": 9}
+        event = {"user_id": "u", "item_id": "i9", "event_id": "e", "time": SECONDS}
         refusal = client.post("/v1/events", json={"events": [event]})
         assert "cannot be reached" in refused(refusal, 503)["message"]
         server.start()
         until(lambda: "degraded" not in ask())
         assert send(client, event)["accepted"] == 1
         assert ask()["history"] == 6
+    store.close()
+
+
+def test_a_silent_redis_costs_an_answer_its_deadline_and_no_more(releases: Releases, server: "RedisServer") -> None:
+    """It would be waited for ten minutes."""
+    store = Redis(port=server.port, timeout=600, card_cache=0).open()
+    store.append([Event("u", f"i{at}", NOW - 100 + at) for at in range(5)])
+    with (
+        Live(releases) as live,
+        running(create(live, store, Service(), lambda: NOW)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        asked = {"user_id": "u", "k": 3, "hydrate": ["title"], "deadline_ms": 20_000}
+
+        def ask(**more: Any) -> dict[str, Any]:
+            return cast(dict[str, Any], client.post("/v1/retrieve", json={**asked, **more}).raise_for_status().json())
+
+        assert "degraded" not in ask()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            answer = ask(deadline_ms=2_000)
+            assert (answer["degraded"], answer["channel"], len(answer["candidates"])) == (
+                ["user", "cards"],
+                "popular",
+                3,
+            )
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        until(lambda: "degraded" not in ask())
     store.close()
 
 
@@ -379,7 +443,12 @@ class Load:
     def write(self, thread: int, client: httpx.Client) -> None:
         number = self.accepted[thread]
         events = [
-            {"user_id": f"{thread}.{user}", "item_id": f"i{number % 50}", "event_id": f"{number}", "time": number}
+            {
+                "user_id": f"{thread}.{user}",
+                "item_id": f"i{number % 50}",
+                "event_id": f"{number}",
+                "time": FIRST + number,
+            }
             for user in range(6)
         ]
         answer = client.post("/v1/events", json={"events": events})

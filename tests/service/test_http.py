@@ -206,7 +206,10 @@ REFUSED: list[tuple[bytes, str, str, str]] = [
     (b'{"k": 51}', "51", "k", "at most 50, by the catalogue and service.max_k"),
     (b'{"events": [{"time": 3}]}', "missing required field `item_id`", "events[0]", ""),
     (b'{"events": [{"item_id": ""}]}', "length >= 1", "events[0].item_id", ""),
-    (b'{"time": -1}', "-1 is before 1970", "time", "Unix time in seconds"),
+    (b'{"time": -1}', "-1 is before 1990-01-01", "time", "Unix time in seconds, from service.earliest_event on"),
+    (b'{"time": 1800000}', "1800000.000 is before 1990-01-01", "time", "from service.earliest_event on"),
+    (b'{"time": -1e300}', "-1e+300 is before 1990-01-01", "time", "from service.earliest_event on"),
+    (b'{"events": [{"item_id": "i", "time": 0}]}', "0 is before 1990-01-01", "events[0].time", "Unix time in seconds"),
     (b'{"time": 1e308}', "1e+308 is in the future", "time", "Unix time in seconds"),
     (b'{"diversity": {"weight": -1, "by": "title"}}', "`float` >= 0", "diversity.weight", ""),
     (b'{"diversity": {"weight": 1, "by": "genre"}}', "no candidate's card has the field 'genre'", "diversity.by", ""),
@@ -272,6 +275,39 @@ def test_an_event_in_the_future_is_refused_with_a_word_on_the_unit(
     assert answer.json()["error"].get("remedy", "") == said
     assert not store.read([user], 1)[0].known
     assert client.post("/v1/events", json={"events": [{**events[1], "time": SECONDS + 299}]}).status_code == 200
+
+
+DAY_ONE = 631_152_000
+"""1990-01-01, 0:00 UTC."""
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (0, "It looks like a time that was never set: leave it out, and it is now."),
+        (SECONDS / 1000, "It looks like seconds divided by 1,000: multiply by 1,000."),
+        (SECONDS / 60, "It looks like minutes: multiply by 60."),
+        (SECONDS // 3600, "It looks like hours: multiply by 3,600."),
+        (SECONDS // 86_400, "It looks like days: multiply by 86,400."),
+        (DAY_ONE - 0.001, ""),
+        (-SECONDS, ""),
+    ],
+)
+def test_an_event_before_there_were_any_is_refused_with_a_word_on_the_unit(
+    client: httpx.Client, store: Store, time: float, said: str
+) -> None:
+    user = f"long before, {time}"
+    events: list[dict[str, Any]] = [
+        {"user_id": user, "item_id": "i1"},
+        {"user_id": user, "item_id": "i2", "time": time},
+    ]
+    answer = client.post("/v1/events", json={"events": events})
+    told = answer.json()["error"]
+    assert (answer.status_code, told["where"], told.get("remedy", "")) == (400, "events[1].time", said)
+    assert told["message"].endswith(" is before 1990-01-01")
+    assert not store.read([user], 1)[0].known
+    assert client.post("/v1/events", json={"events": [{**events[1], "time": DAY_ONE}]}).json()["accepted"] == 1
+    assert [event.time for event in store.read([user], 9)[0].events] == [1000 * DAY_ONE]
 
 
 def test_a_value_of_an_event_that_no_store_can_hold_is_refused(client: httpx.Client, store: Store) -> None:
@@ -382,7 +418,7 @@ def test_a_full_store_refuses_the_events_and_answers_on(releases: Releases, tmp_
         httpx.Client(base_url=url) as client,
     ):
         pad = {"pad": "x" * 1000}
-        events = [{"user_id": "u", "item_id": f"i{at}", "time": at, "values": pad} for at in range(900)]
+        events = [{"user_id": "u", "item_id": f"i{at}", "time": DAY_ONE + at, "values": pad} for at in range(900)]
         answer = client.post("/v1/events", json={"events": events})
         assert (answer.status_code, "store.map_gb" in answer.json()["error"]["remedy"]) == (503, True)
         assert ask(client, user_id="u", k=3)["channel"] == "popular"
@@ -399,8 +435,11 @@ def test_the_description_is_openapi_and_holds_every_wire_type(client: httpx.Clie
         named = {part[1:-1] for part in path.split("/") if part.startswith("{")}
         for method, operation in methods.items():
             assert method in ("get", "put", "post", "delete")
-            assert {one["name"] for one in operation.get("parameters", ())} == named
-            assert all(one["in"] == "path" and one["required"] for one in operation.get("parameters", ()))
+            parameters = operation.get("parameters", ())
+            assert {one["name"] for one in parameters if one["in"] == "path"} == named
+            assert all(one["required"] for one in parameters if one["in"] == "path")
+            query = {one["name"]: "1" for one in parameters if one["in"] == "query"}
+            assert not query or client.get(path, params=query).status_code == 200
             assert all(code.isdigit() or code in ("4XX", "5XX") for code in operation["responses"])
             assert all("description" in response for response in operation["responses"].values())
             example = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")

@@ -176,6 +176,84 @@ def test_blocked_items_on_every_store_and_two_replicas(
             store.close()
 
 
+def listed(client: httpx.Client, what: str, limit: int = 1000) -> list[dict[str, Any]]:
+    """All pages of a list."""
+    pages: list[dict[str, Any]] = []
+    after: int | None = 0
+    while after is not None:
+        answer = client.get(f"/v1/{what}", params={"after": after, "limit": limit})
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
+        assert len(told["items"]) <= limit
+        pages += told["items"]
+        after = told["next"]
+    return pages
+
+
+@pytest.mark.parametrize("example", spec.examples("zhiyin.stores"), ids=lambda one: str(one)[:50])
+def test_what_is_blocked_or_deleted_now_is_listed_on_every_store(
+    example: StoreSpec, placed: Placed, tmp_path: Path, releases: Releases
+) -> None:
+    store = placed(example, tmp_path).open()
+    with replica(releases, store) as client:
+        assert listed(client, "blocks") == listed(client, "deletions") == []
+        put(client, *(item(id, "a") for id in ODD))
+        for id in (*ODD, "i3", "i4", "later"):
+            block(client, id)
+        for id in (ODD[0], "i5", "never heard of"):
+            delete(client, id)
+        block(client, "i4", "DELETE")
+        put(client, item("i5", "z"))
+        block(client, "i3")
+        blocked = [ODD[0], *ODD[1:], "later", "i3"]
+        at = NOW / 1000
+        for limit in (1, 3, 1000):
+            assert listed(client, "blocks", limit) == [
+                {"item_id": id, "time": at, "in_release": id not in ("later", ODD[0])} for id in blocked
+            ]
+            assert listed(client, "deletions", limit) == [
+                {"item_id": id, "time": at} for id in (ODD[0], "never heard of")
+            ]
+        for id in blocked:
+            block(client, id, "DELETE")
+        assert listed(client, "blocks") == []
+    store.close()
+
+
+def test_a_list_of_few_among_many_changes_comes_in_pages_that_may_be_empty(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zhiyin.service.taken.READ", 10)
+    monkeypatch.setattr("zhiyin.service.taken.READS", 2)
+    put(client, *(item(f"n{at}", "a") for at in range(50)))
+    block(client, "i7")
+    put(client, *(item(f"m{at}", "a") for at in range(15)))
+    first = client.get("/v1/blocks").json()
+    assert (first["items"], first["next"]) == ([], 20)
+    assert [one["item_id"] for one in listed(client, "blocks")] == ["i7"]
+
+
+@pytest.mark.parametrize(
+    ("query", "where", "message"),
+    [
+        ("after=-1", "after", "'-1'"),
+        ("after=x", "after", "'x'"),
+        ("after=9" + "9" * 5000, "after", "'9999"),
+        ("after=" + "0" * 25 + "9" * 25, "after", "'0000"),
+        ("after=١", "after", "'١'"),
+        ("limit=0", "limit", "'0'"),
+        ("limit=1001", "limit", "'1001'"),
+        ("limit=", "limit", "''"),
+        ("from=3", "", "unknown parameter 'from'"),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused(client: httpx.Client, query: str, where: str, message: str) -> None:
+    for what in ("blocks", "deletions"):
+        answer = client.get(f"/v1/{what}?{query}")
+        said = answer.json()["error"]
+        assert (answer.status_code, said.get("where", ""), message in said["message"]) == (400, where, True), said
+
+
 def test_no_channel_merge_filter_or_explanation_names_what_is_blocked(published: Publisher, tmp_path: Path) -> None:
     """By every channel that needs no tables, by one of the service's own, and by all merges."""
     online = Online(channels={"own": Listed(("i2", "i3", "n1"))})

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Placed = Callable[[StoreSpec, Path], StoreSpec]
 NOW = 1_800_000_000_000
+FIRST = 631_152_000
+"""The first moment that an event may have: 1990-01-01, 0:00 UTC."""
+
 VARIABLE = "ZHIYIN_TEST_PASSWORD"
 
 
@@ -77,7 +80,7 @@ def line(request: pytest.FixtureRequest, placed: Placed, tmp_path: Path) -> Iter
 
 def test_events_arrive_whole_and_their_entries_go(line: Line) -> None:
     whole = {"user_id": "u", "item_id": "i", "time": 1_700_000_000.25, "values": {"stars": 4}, "event_id": "e1"}
-    line.write(whole, *({"user_id": "v", "item_id": f"i{at}", "time": at} for at in range(25)))
+    line.write(whole, *({"user_id": "v", "item_id": f"i{at}", "time": FIRST + at} for at in range(25)))
     consumer = line.drain()
     assert (consumer.counted.kept, consumer.counted.known, consumer.counted.refused) == (26, 0, 0)
     assert line.events("u") == (Event("u", "i", 1_700_000_000_250, {"stars": 4}, "e1"),)
@@ -95,7 +98,7 @@ def test_without_time_and_id_those_of_the_entry_serve(line: Line) -> None:
 
 
 def test_an_event_that_is_written_twice_counts_once(line: Line) -> None:
-    event = {"user_id": "u", "item_id": "i", "time": 5, "event_id": "e1"}
+    event = {"user_id": "u", "item_id": "i", "time": FIRST, "event_id": "e1"}
     line.write(event, event)
     counted = line.drain().counted
     assert (counted.kept, counted.known) == (1, 1)
@@ -110,6 +113,11 @@ MALFORMED: list[tuple[dict[Any, Any], str]] = [
     ({"event": '{"user_id": "u", "item_id": ""}'}, "item_id: "),
     ({"event": '{"user_id": "u", "item_id": "i", "stars": 3}'}, "unknown field `stars`"),
     ({"event": '{"user_id": "u", "item_id": "i", "time": 4e9}'}, "event.time: 4000000000.000 is in the future"),
+    (
+        {"event": '{"user_id": "u", "item_id": "i", "time": 1800000}'},
+        "event.time: 1800000.000 is before 1990-01-01; expected Unix time in seconds, from service.earliest_event on. "
+        "It looks like seconds divided by 1,000: multiply by 1,000.",
+    ),
     ({"event": '{"user_id": "u", "item_id": "i", "values": {"n": 1e999}}'}, "values[...]: Number out of range"),
     (
         {"event": '{"user_id": "u", "item_id": "i", "values": {"n": [99999999999999999999]}}'},
@@ -120,7 +128,7 @@ MALFORMED: list[tuple[dict[Any, Any], str]] = [
 
 def test_what_is_malformed_is_put_aside_with_the_reason_and_holds_nothing_up(line: Line) -> None:
     for fields, _ in MALFORMED:
-        line.write({"user_id": "u", "item_id": "good", "time": 7})
+        line.write({"user_id": "u", "item_id": "good", "time": FIRST})
         line.client.xadd(line.key, fields)
     counted = line.drain().counted
     assert (counted.kept, counted.refused) == (len(MALFORMED), len(MALFORMED))
@@ -151,7 +159,7 @@ def test_the_newest_refused_entries_stay(line: Line) -> None:
 
 def test_where_others_read_the_stream_too_its_entries_stay(line: Line) -> None:
     line.spec = replace(line.spec, delete=False)
-    line.write(*({"user_id": "u", "item_id": "i", "time": at} for at in range(3)))
+    line.write(*({"user_id": "u", "item_id": "i", "time": FIRST + at} for at in range(3)))
     line.drain()
     assert line.client.xlen(line.key) == 3
     assert line.drain().counted.kept == 0
@@ -159,7 +167,7 @@ def test_where_others_read_the_stream_too_its_entries_stay(line: Line) -> None:
 
 def test_two_consumers_share_the_entries(line: Line) -> None:
     line.spec = replace(line.spec, claim_after=60.0)
-    line.write(*({"user_id": "u", "item_id": f"i{at}", "time": at} for at in range(20)))
+    line.write(*({"user_id": "u", "item_id": f"i{at}", "time": FIRST + at} for at in range(20)))
     one, other = line.consumer(name="one"), line.consumer(name="other")
     assert (one.step(), other.step()) == (10, 10)
     assert (one.counted.kept, other.counted.kept) == (10, 10)
@@ -286,6 +294,23 @@ def test_whenever_a_consumer_is_killed_no_event_is_lost_and_none_doubled(
     assert json.loads(capsys.readouterr().out)["refused"] == 0
     kept = [event.item for user in range(7) for event in line.events(f"u{user}")]
     assert sorted(kept) == sorted(f"i{at}" for at in range(400))
+    assert (line.client.xlen(line.key), line.client.xpending(line.key, "zhiyin")["pending"]) == (0, 0)
+    line.close()
+
+
+def test_the_services_first_day_holds_for_the_stream_too(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(recipe.read_text() + '[service]\nearliest_event = "2020-01-01"\n')
+    read = Recipe.read(recipe)
+    line = Line(cast(Redis, read.store), read.stream)
+    line.write(*({"user_id": "u", "item_id": f"i{at}", "time": 1_577_836_800 - 1 + at} for at in range(2)))
+    monkeypatch.setattr(sys, "argv", ["zhiyin", "consume", str(recipe), "--once", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert json.loads(capsys.readouterr().out) == {"kept": 1, "known": 0, "refused": 1}
+    assert [event.item for event in line.events("u")] == ["i1"]
+    assert "1577836799.000 is before 2020-01-01" in line.refused()[0]["reason"]
     assert (line.client.xlen(line.key), line.client.xpending(line.key, "zhiyin")["pending"]) == (0, 0)
     line.close()
 

@@ -344,6 +344,10 @@ def test_what_too_few_replicas_have_is_not_said_to_be_kept(fresh: Callable[..., 
         ):
             with pytest.raises(StoreError, match=r"kept by the master, but 0 of the 1 replicas .* send it again"):
                 write()
+        again = Redis(port=master.port, replicas=1, timeout=0.5).open()  # its connection has written nothing yet
+        with pytest.raises(StoreError, match="0 of the 1 replicas"):
+            again.append([Event("u", "j", 3, id="b")])
+        again.close()
     finally:
         replica.process.send_signal(signal.SIGCONT)
     assert store.append([Event("u", "j", 3, id="b"), Event("u", "j", 4)]) == 1

@@ -46,9 +46,11 @@ def ask(
     seekers: Sequence[Seeker],
     wanted: Sequence[Sequence[str]],
     deadlines: Sequence[float],
+    started: float,
 ) -> Asked:
-    """`wanted`: the channels that each seeker wants; `deadlines`: the milliseconds that each can wait, 0 for as long as
-    it takes; a channel has as long as the most patient of those that want it.
+    """`wanted`: the channels that each seeker wants; `deadlines`: the milliseconds that each can wait from the moment
+    `started` (of the monotonic clock) on, 0 for as long as it takes; a channel has as long as the most patient of those
+    that want it.
 
     Where nobody wants more than one, and all can wait, it is all done here and now, and what fails raises.
     """
@@ -69,8 +71,8 @@ def ask(
             except RequestError as error:
                 failed[name] = error
     else:
-        patience = {name: _longest([deadlines[place] for place in places]) for name, places in by_channel.items()}
-        results, failed = _side_by_side(lanes, works, patience)
+        patience = {name: longest([deadlines[place] for place in places]) for name, places in by_channel.items()}
+        results, failed = _side_by_side(lanes, works, patience, started)
     return Asked(
         {name: dict(zip(by_channel[name], found, strict=True)) for name, found in results.items()},
         failed,
@@ -104,14 +106,17 @@ def _checked(found: Found, release: Release, seeker: Seeker) -> Found:
     return found.only(np.sort(first)[: seeker.k])
 
 
-def _longest(deadlines: Sequence[float]) -> float | None:
-    return None if 0 in deadlines else max(deadlines)
+def longest(deadlines: Sequence[float]) -> float | None:
+    """The milliseconds of the most patient; None where one waits for all, or nobody is there."""
+    return None if 0 in deadlines else max(deadlines, default=None)
 
 
 def _side_by_side(
-    lanes: Lanes, works: Mapping[str, "partial[Sequence[Found]]"], patience: Mapping[str, float | None]
+    lanes: Lanes,
+    works: Mapping[str, "partial[Sequence[Found]]"],
+    patience: Mapping[str, float | None],
+    started: float,
 ) -> tuple[dict[str, Sequence[Found]], dict[str, Exception]]:
-    started = time.monotonic()
     failed: dict[str, Exception] = {}
     futures: dict[str, Future[Sequence[Found]]] = {}
     for name, work in works.items():

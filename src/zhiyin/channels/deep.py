@@ -11,6 +11,7 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.features.base import Encoded
 from zhiyin.features.schema import Schema, encode_records
+from zhiyin.indexes.base import Vectors
 from zhiyin.release import Arrays, Release
 
 
@@ -27,10 +28,14 @@ class Deep:
         return bool(len(trained_rows(release, seeker))) or any(seeker.profile.get(name) is not None for name in told)
 
     def find(self, release: Release, tables: Arrays, seekers: Sequence[Seeker]) -> list[Found]:
-        if not seekers:
-            return []
-        trained = [_trained(release, seeker) for seeker in seekers]
-        return search(release, list(release.user_tower(encode(release.schema, trained))), seekers)
+        return search(release, user_vectors(release, seekers), seekers)
+
+
+def user_vectors(release: Release, seekers: Sequence[Seeker]) -> list[Vectors]:
+    """Of each seeker [h, d], what the user tower says now."""
+    if not seekers:
+        return []
+    return list(release.user_tower(encode(release.schema, [_trained(release, seeker) for seeker in seekers])))
 
 
 def trained_rows(release: Release, seeker: Seeker) -> Rows:

@@ -1,13 +1,14 @@
-"""The fresh channel: the newest items, so that what is new is tried at all."""
+"""The fresh channel: the newest items, or of them what the user may like, so that what is new is tried at all."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhiyin.channels.base import Found, Neighbourhoods, Seeker, unpublished
+from zhiyin.channels.deep import Deep, user_vectors
 from zhiyin.channels.orders import first, placed
 from zhiyin.data.attributes import Attributes
 from zhiyin.data.prepared import Prepared
@@ -15,6 +16,7 @@ from zhiyin.data.splits import DAY
 from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import UNKNOWN, Rows
 from zhiyin.errors import DataError, SpecError
+from zhiyin.indexes.base import Vectors
 from zhiyin.release import Arrays, Release
 from zhiyin.spec import nearest
 
@@ -23,7 +25,8 @@ from zhiyin.spec import nearest
 class Fresh:
     """Items by when they came, the newest first; the score is 1 / rank. `column`: of the item table, with the time
     (Unix seconds, or dates); without it an item came with its first event. `days`: only items that came in the log's
-    last so many days.
+    last so many days. `among`: of the newest so many that may come, those come first that the towers score highest for
+    the user, and the score is theirs; 0, or a user of whom the towers know nothing: the newest first.
 
     Rows that the release was published without (items that were added while it serves) are newer than all it knows,
     the last added first.
@@ -31,8 +34,11 @@ class Fresh:
 
     column: str = ""
     days: float | None = None
+    among: int = 0
 
     def __post_init__(self) -> None:
+        if self.among < 0:
+            raise SpecError(f"{self.among}", where=".among", expected="at least 0")
         if self.days is not None and not 0 < self.days < math.inf:
             raise SpecError(f"{self.days}", where=".days", expected="a number above 0")
 
@@ -54,8 +60,30 @@ class Fresh:
             raise unpublished(release)
         added = np.empty(0, np.int32) if release.since is None else release.since.fresh
         order: Rows = np.concatenate([added, tables["rows"]]) if len(added) else tables["rows"]
-        places = [first(order, seeker) for seeker in seekers]
-        return [placed(order[one], one) for one in places]
+        if self.among:
+            known = [Deep().knows(release, seeker) for seeker in seekers]
+            vectors = iter(user_vectors(release, [one for one, so in zip(seekers, known, strict=True) if so]))
+        else:
+            known, vectors = [False] * len(seekers), iter(())
+        return [
+            self._liked(release, order, seeker, next(vectors)) if so else _newest(order, seeker)
+            for seeker, so in zip(seekers, known, strict=True)
+        ]
+
+    def _liked(self, release: Release, order: Rows, seeker: Seeker, vectors: Vectors) -> Found:
+        """The k best of the newest by their inner product with any of the user's vectors [h, d], equal ones newest
+        first."""
+        rows = order[first(order, replace(seeker, k=self.among))]
+        scores = release.vectors_of(rows) @ vectors.T
+        best = scores.max(axis=1, initial=-np.inf)
+        chosen = np.argsort(-best, kind="stable")[: seeker.k]
+        interests = scores[chosen].argmax(axis=1) if len(chosen) else chosen
+        return Found(rows[chosen].astype(np.int32), best[chosen], interests.astype(np.int32))
+
+
+def _newest(order: Rows, seeker: Seeker) -> Found:
+    places = first(order, seeker)
+    return placed(order[places], places)
 
 
 def _first_seen(data: Prepared) -> NDArray[np.float64]:
@@ -88,4 +116,4 @@ def _column(data: Prepared, name: str) -> NDArray[np.float64]:
     return np.asarray(attributes.column(name).to_numpy(zero_copy_only=False), np.float64)
 
 
-EXAMPLES = (Fresh(), Fresh(days=1))
+EXAMPLES = (Fresh(), Fresh(days=1), Fresh(among=20))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -45,6 +46,7 @@ from zhiyin.errors import (
 from zhiyin.retriever import Retriever
 from zhiyin.service import items, openapi, wire
 from zhiyin.service.live import Live
+from zhiyin.service.taken import Kind, Paging, Taken, is_block, is_deletion, taken
 from zhiyin.stores.base import Store
 
 logger = logging.getLogger("zhiyin")
@@ -54,7 +56,7 @@ logger = logging.getLogger("zhiyin")
 class Service:
     """`max_k`: the most candidates one request may ask for; `max_batch`: the most requests in one body; `max_body_mb`:
     the largest body; `threads`: that search, 0 for one a core; `seen_length`: the newest events of a user that are
-    read and count as seen."""
+    read and count as seen; `earliest_event`: the day (UTC) before which no event was."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -63,6 +65,11 @@ class Service:
     max_body_mb: float = 8.0
     threads: int = 0
     seen_length: int = 1000
+    earliest_event: str = wire.EARLIEST.isoformat()
+
+    @property
+    def earliest(self) -> date:
+        return date.fromisoformat(self.earliest_event)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -74,6 +81,12 @@ class Service:
             raise SpecError(
                 f"threads = {self.threads}, max_body_mb = {self.max_body_mb}", expected="threads ≥ 0, max_body_mb > 0"
             )
+        try:
+            _ = self.earliest
+        except ValueError:
+            raise SpecError(
+                f"{self.earliest_event!r}", where=".earliest_event", expected='a date, such as "1990-01-01"'
+            ) from None
 
 
 Handler = Callable[[HTTPRequest], Awaitable[Response]]
@@ -110,7 +123,9 @@ class Endpoint:
         wires, many = wire.decode_retrieve(await self._body(request), self.settings.max_batch)
         now, release = self.clock(), self.live.release
         most = min(self.settings.max_k, max(1, release.size))
-        requests = [wire.to_request(one, now, most, f"requests[{at}]." if many else "") for at, one in enumerate(wires)]
+        places = [f"requests[{at}]." if many else "" for at in range(len(wires))]
+        asked = zip(wires, places, strict=True)
+        requests = [wire.to_request(one, now, most, where, self.settings.earliest) for one, where in asked]
         found = await self._in_pool(lambda: self.retriever.retrieve(release, requests))
         took = 1e3 * (time.perf_counter() - started)
         answers = [wire.to_answer(one, took) for one in found]
@@ -119,7 +134,8 @@ class Endpoint:
     async def events(self, request: HTTPRequest) -> Response:
         now = self.clock()
         body = wire.decode(await self._body(request), wire.Events)
-        events = [wire.to_event(one, now, f"events[{at}]") for at, one in enumerate(body.events)]
+        earliest = self.settings.earliest
+        events = [wire.to_event(one, now, f"events[{at}]", earliest) for at, one in enumerate(body.events)]
         new = await self._in_pool(lambda: self.store.append(events))
         return _json(wire.Accepted(new, len(events) - new, self._unknown([event.item for event in events])[:20]))
 
@@ -151,6 +167,22 @@ class Endpoint:
 
     async def unblock_item(self, request: HTTPRequest) -> Response:
         return await self._block(request, blocked=False)
+
+    async def blocked_items(self, request: HTTPRequest) -> Response:
+        page = await self._taken(request, is_block)
+        names, release = [change.item for change in page.changes], self.live.held
+        there = [False] * len(names) if release is None else (release.finds(names) | release.blocks(names)).tolist()
+        told = [wire.Blocked(one.item, one.time / 1000, so) for one, so in zip(page.changes, there, strict=True)]
+        return _json(wire.BlockedItems(told, page.next))
+
+    async def deleted_items(self, request: HTTPRequest) -> Response:
+        page = await self._taken(request, is_deletion)
+        return _json(wire.DeletedItems([wire.Gone(one.item, one.time / 1000) for one in page.changes], page.next))
+
+    async def _taken(self, request: HTTPRequest, kind: Kind) -> Taken:
+        paging = Paging.read(request.query_params)
+        found: Taken = await self._in_pool(lambda: taken(self.store, kind, paging))
+        return found
 
     async def _block(self, request: HTTPRequest, *, blocked: bool) -> Response:
         item, now = _path_id(request, "item_id"), self.clock()
@@ -244,6 +276,8 @@ def create(
             Route("/v1/items", _guarded(endpoint.put_items), methods=["PUT"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.item), methods=["GET"]),
             Route("/v1/items/{item_id:id}", _guarded(endpoint.delete_item), methods=["DELETE"]),
+            Route("/v1/deletions", _guarded(endpoint.deleted_items), methods=["GET"]),
+            Route("/v1/blocks", _guarded(endpoint.blocked_items), methods=["GET"]),
             Route("/v1/blocks/{item_id:id}", _guarded(endpoint.block_item), methods=["PUT"]),
             Route("/v1/blocks/{item_id:id}", _guarded(endpoint.unblock_item), methods=["DELETE"]),
             Route("/v1/users/{user_id:id}/profile", _guarded(endpoint.profile), methods=["PUT"]),

@@ -20,6 +20,8 @@ _BODIES = (
     wire.Kept,
     wire.Deleted,
     wire.Block,
+    wire.BlockedItems,
+    wire.DeletedItems,
     wire.Refusal,
 )
 
@@ -50,6 +52,8 @@ _ROUTES: tuple[tuple[str, str, str, tuple[type, ...], tuple[type, ...], object],
     ),
     ("get", "/v1/items/{item_id}", "An item's card", (), (wire.Item,), None),
     ("delete", "/v1/items/{item_id}", "Take an item away, until it is put again", (), (wire.Deleted,), None),
+    ("get", "/v1/deletions?after&limit", "Which items are deleted now, by pages", (), (wire.DeletedItems,), None),
+    ("get", "/v1/blocks?after&limit", "Which items are blocked now, by pages", (), (wire.BlockedItems,), None),
     ("put", "/v1/blocks/{item_id}", "Block an item: it is not found, until it is unblocked", (), (wire.Block,), None),
     ("delete", "/v1/blocks/{item_id}", "Unblock an item: it is found again, as it is now", (), (wire.Block,), None),
     ("put", "/v1/users/{user_id}/profile", "Set a user's profile, replaced whole", (), (), {"country": "CN"}),
@@ -64,7 +68,7 @@ def document(version: str) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {}
     for method, path, summary, bodies, answers, example in _ROUTES:
-        paths.setdefault(path, {})[method] = _operation(path, summary, bodies, answers, example)
+        paths.setdefault(path.partition("?")[0], {})[method] = _operation(path, summary, bodies, answers, example)
     return {
         "openapi": "3.1.0",
         "info": {"title": "zhiyin", "version": version, "description": "Candidate retrieval."},
@@ -89,11 +93,12 @@ def _operation(path: str, summary: str, bodies: tuple[type, ...], answers: tuple
         operation["responses"]["200"]["content"] = {"application/json": {"schema": _any_of(answers)}}
     refused = {"description": "Refused", "content": {"application/json": {"schema": _any_of((wire.Refusal,))}}}
     operation["responses"]["4XX"] = refused
+    path, _, query = path.partition("?")
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    if names:
-        operation["parameters"] = [
-            {"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names
-        ]
+    parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    parameters += [{"name": n, "in": "query", "schema": {"type": "integer"}} for n in query.split("&") if n]
+    if parameters:
+        operation["parameters"] = parameters
     if example is not None:
         schema = _any_of(bodies) if bodies else {"type": "object"}
         operation["requestBody"] = {
@@ -112,7 +117,7 @@ def _section(method: str, path: str, operation: dict[str, Any], schemas: dict[st
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     example = json.dumps(content["example"], indent=2) if "example" in content else ""
     body = f"<textarea rows={example.count(chr(10)) + 1}>{html.escape(example)}</textarea>" if example else ""
-    path_field = f'<input value="{html.escape(path)}">' if "{" in path else ""
+    path_field = f'<input value="{html.escape(path)}">' if operation.get("parameters") else ""
     return (
         f'<section data-method="{method}" data-path="{html.escape(path)}">'
         f"<h2><b>{method.upper()}</b> {html.escape(path)}</h2>"

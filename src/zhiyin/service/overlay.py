@@ -24,7 +24,7 @@ from zhiyin.indexes.delta import Layer, Part
 from zhiyin.indexes.delta import Live as Delta
 from zhiyin.indexes.grown import Grown
 from zhiyin.indexes.ivf import IVFFlat
-from zhiyin.release import Release, Since
+from zhiyin.release import Catalogue, Release, Since
 from zhiyin.stores.base import Change
 
 logger = logging.getLogger("zhiyin")
@@ -198,7 +198,7 @@ def item_vectors(release: Release, rows: Rows, records: Sequence[Values]) -> Vec
     return np.concatenate(parts)
 
 
-def as_of(release: Release) -> float:
+def as_of(release: Release | Catalogue) -> float:
     """Milliseconds since 1970: what was changed by then, the release knows. Before all time where it does not say."""
     told = (release.manifest.get(name) for name in ("items_as_of", "prepared", "created"))
     said = next((one for one in told if one is not None), None)

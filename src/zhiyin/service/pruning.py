@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.release import Release
+from zhiyin.release import Catalogue, Release
 from zhiyin.service.overlay import as_of
 from zhiyin.stores.base import Change, ItemStore
 
@@ -28,7 +28,7 @@ class Pruned:
     kept: int = 0
 
 
-def prune(store: ItemStore, releases: Sequence[Release], now: int) -> Pruned:
+def prune(store: ItemStore, releases: Sequence[Release | Catalogue], now: int) -> Pruned:
     """Forget what none of the releases needs: all that may still be served, as they were built. `now`: milliseconds
     since 1970. Without releases, nothing is forgotten. Raises `StoreError`; what went by then is gone."""
     told, number = Pruned(), 0
@@ -39,7 +39,7 @@ def prune(store: ItemStore, releases: Sequence[Release], now: int) -> Pruned:
     return told
 
 
-def absorbed(changes: Sequence[Change], releases: Sequence[Release], now: int) -> list[Change]:
+def absorbed(changes: Sequence[Change], releases: Sequence[Release | Catalogue], now: int) -> list[Change]:
     """Those that no release needs: an item that was put, and that each release has by itself; an item that was deleted
     a month ago, and that none has any more. Each release's data must be newer than the change. A block is always
     needed, for no release knows of it; that there is none any more, never."""

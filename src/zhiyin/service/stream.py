@@ -5,8 +5,8 @@ The stream is the key PREFIX{key} of the store's Redis. An entry has a field `ev
 the entry is its time: so an entry that is delivered twice is one event all the same.
 
 Every entry is delivered to one consumer of the group, and acknowledged only once the store has kept its event: what a
-consumer took and did not acknowledge is taken by another when it is `claim_after` seconds old. What no store can hold
-goes to PREFIX{key}:refused with the reason, and holds nothing up.
+consumer took and did not acknowledge is taken by another when it is `claim_after` seconds old. What no store can hold,
+and what has a time that cannot be, goes to PREFIX{key}:refused with the reason, and holds nothing up.
 """
 
 import logging
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from zhiyin.errors import RequestError, SpecError, StoreError
@@ -76,7 +77,8 @@ class Counted:
 
 
 class Consumer:
-    """One of a group. `clock`: milliseconds since 1970. Raises `StoreError` where Redis does not answer."""
+    """One of a group. `clock`: milliseconds since 1970; `earliest`: the day (UTC) before which no event was. Raises
+    `StoreError` where Redis does not answer."""
 
     def __init__(
         self,
@@ -84,8 +86,9 @@ class Consumer:
         redis: Redis,
         store: UserStore,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        earliest: date = wire.EARLIEST,
     ) -> None:
-        self._spec, self._redis, self._store, self._clock = spec, redis, store, clock
+        self._spec, self._redis, self._store, self._clock, self._earliest = spec, redis, store, clock, earliest
         self.key = f"{redis.prefix}{{{spec.key}}}"
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.counted = Counted()
@@ -190,7 +193,7 @@ class Consumer:
         if told.time is None:
             told.time = int(id.partition("-")[0]) / 1000
         told.event_id = told.event_id or f"{self._spec.key}/{id}"
-        return wire.to_event(told, self._clock(), "event")
+        return wire.to_event(told, self._clock(), "event", self._earliest)
 
     def _append(self, events: Mapping[str, Event], refused: dict[str, str]) -> int:
         """How many were new; those that the store refuses are added to `refused`, and the others are kept."""

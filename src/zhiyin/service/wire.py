@@ -4,6 +4,7 @@ Times on the wire are Unix seconds, fractions allowed; inside they are whole mil
 """
 
 import re
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -18,6 +19,13 @@ from zhiyin.stores.base import Event
 
 SKEW_MS = 5 * 60_000
 """How far ahead of the service's clock an event may be."""
+
+EARLIEST = date(1990, 1, 1)
+"""The day before which no event was, where the service says no other: a time that was never set, or is in another unit
+than seconds, comes out in 1970; a clock that lost its battery often in 1980."""
+
+_SHORT = (("seconds divided by 1,000", 1000), ("minutes", 60), ("hours", 3600), ("days", 86_400))
+"""Units in which a time of today is a small number, with their seconds."""
 
 DEFAULT_K = 100
 """Candidates for who does not say how many."""
@@ -111,8 +119,9 @@ class Events(Struct, forbid_unknown_fields=True):
 
 
 class Accepted(Struct):
-    """`accepted`: how many were new; `unknown_items`: up to 20 items that the live release does not know (their events
-    are kept: a later release may)."""
+    """`accepted`: how many were new; `duplicates`: how many were there already, or are older than all of a history that
+    is full; `unknown_items`: up to 20 items that the live release does not know (their events are kept: a later release
+    may)."""
 
     accepted: int
     duplicates: int
@@ -182,6 +191,37 @@ class Block(Struct):
     item_id: str
     blocked: bool
     in_release: bool
+
+
+class Blocked(Struct):
+    """An item that is blocked now, and since when, in Unix seconds. `in_release`: whether it is in the live release, or
+    was put since."""
+
+    item_id: str
+    time: float
+    in_release: bool
+
+
+class BlockedItems(Struct):
+    """Those blocked longest first. `next`: what to go on `after`; null where there is no more. A page may hold less
+    than it could, or nothing, before that."""
+
+    items: list[Blocked]
+    next: int | None
+
+
+class Gone(Struct):
+    """An item that is deleted now, and since when, in Unix seconds."""
+
+    item_id: str
+    time: float
+
+
+class DeletedItems(Struct):
+    """Those deleted longest ago first; otherwise as blocked ones."""
+
+    items: list[Gone]
+    next: int | None
 
 
 class Candidate(Struct, omit_defaults=True):
@@ -272,8 +312,9 @@ def decode_retrieve(body: bytes, most: int) -> tuple[list[Retrieve], bool]:
     return requests, True
 
 
-def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
-    """The retriever's request. `now`: milliseconds since 1970; `most`: the largest k that may be asked.
+def to_request(wire: Retrieve, now: int, most: int, where: str, earliest: date = EARLIEST) -> Request:
+    """The retriever's request. `now`: milliseconds since 1970; `most`: the largest k that may be asked; `earliest`: the
+    first day that a time may be on.
 
     Raises `RequestError` for a larger k, and for a time that cannot be.
     """
@@ -281,12 +322,12 @@ def to_request(wire: Retrieve, now: int, most: int, where: str) -> Request:
         raise RequestError(
             f"{wire.k}", where=f"{where}k", expected=f"at most {most}, by the catalogue and service.max_k"
         )
-    time = now if wire.time is None else milliseconds(wire.time, now, f"{where}time")
+    time = now if wire.time is None else milliseconds(wire.time, now, f"{where}time", earliest)
     events = tuple(
         Event(
             wire.user_id,
             event.item_id,
-            time if event.time is None else milliseconds(event.time, now, f"{where}events[{at}].time"),
+            time if event.time is None else milliseconds(event.time, now, f"{where}events[{at}].time", earliest),
             event.values,
         )
         for at, event in enumerate(wire.events)
@@ -322,9 +363,9 @@ def to_merge(wire: ByRank | ByScore | ByTurns | ByQuota, where: str) -> Merge:
         raise RequestError(error.what, where=f"{where}{error.where}", expected=error.expected) from None
 
 
-def to_event(wire: StoredEvent, now: int, where: str) -> Event:
+def to_event(wire: StoredEvent, now: int, where: str, earliest: date = EARLIEST) -> Event:
     """The store's event. Raises `RequestError` for a time that cannot be."""
-    time = now if wire.time is None else milliseconds(wire.time, now, f"{where}.time")
+    time = now if wire.time is None else milliseconds(wire.time, now, f"{where}.time", earliest)
     return Event(wire.user_id, wire.item_id, time, wire.values, wire.event_id)
 
 
@@ -349,19 +390,37 @@ def to_answer(found: Candidates, took_ms: float) -> Answer:
     return Answer(*told, round(took_ms, 2), dropped, list(found.degraded))
 
 
-def milliseconds(seconds: float, now: int, where: str) -> int:
-    """Unix seconds as whole milliseconds. Raises `RequestError` for one that is negative, or later than five minutes
-    from `now`, with a word on the unit where that is the likely cause."""
-    if seconds < 0:
-        raise RequestError(f"{seconds:g} is before 1970", where=where, expected="Unix time in seconds")
-    if seconds > (now + SKEW_MS) / 1000:
+def milliseconds(seconds: float, now: int, where: str, earliest: date) -> int:
+    """Unix seconds as whole milliseconds. Raises `RequestError` for one before the day `earliest` (UTC), or later than
+    five minutes from `now`, with a word on the unit where that is the likely cause."""
+    first, last = datetime(earliest.year, earliest.month, earliest.day, tzinfo=UTC).timestamp(), (now + SKEW_MS) / 1000
+    if seconds < first:
+        raise RequestError(
+            f"{_shown(seconds)} is before {earliest}",
+            where=where,
+            expected="Unix time in seconds, from service.earliest_event on",
+            remedy=_why_early(seconds, first, last),
+        )
+    if seconds > last:
         units = (("nanoseconds", 1e9), ("microseconds", 1e6), ("milliseconds", 1e3))
         likely = next(
             (f"It looks like {u}: divide by {n:,.0f}." for u, n in units if seconds * 100 > now / 1e3 * n), ""
         )
-        shown = f"{seconds:.3f}" if seconds < 1e15 else f"{seconds:g}"
-        raise RequestError(f"{shown} is in the future", where=where, expected="Unix time in seconds", remedy=likely)
+        raise RequestError(
+            f"{_shown(seconds)} is in the future", where=where, expected="Unix time in seconds", remedy=likely
+        )
     return round(seconds * 1000)
+
+
+def _why_early(seconds: float, first: float, last: float) -> str:
+    if seconds == 0:
+        return "It looks like a time that was never set: leave it out, and it is now."
+    likely = (f"It looks like {unit}: multiply by {n:,}." for unit, n in _SHORT if first <= seconds * n <= last)
+    return next(likely, "")
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:g}" if seconds.is_integer() and not 1e6 <= abs(seconds) < 1e15 else f"{seconds:.3f}"
 
 
 def _refused(message: str) -> RequestError:
