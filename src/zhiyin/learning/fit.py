@@ -155,6 +155,10 @@ class Fitted:
     recall: float
     nameless: Tensor
 
+    def __repr__(self) -> str:
+        measure = f"validation recall@{self.plan.training.measure} {self.recall:.4f}"
+        return f"<{type(self.plan.model).__name__}, step {self.step:,}: {measure}>"
+
     def examples(self, data: Prepared, device: torch.device) -> Examples:
         """This data as the towers see it."""
         return Examples(data, self.schema, end=self.end, device=device).without_ids(self.nameless)
