@@ -9,7 +9,15 @@ import typer
 
 from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
-from zhiyin.screen import comparison_table, say, slices_table, through_table, through_words
+from zhiyin.screen import (
+    behind_words,
+    comparison_table,
+    outdated_words,
+    say,
+    slices_table,
+    through_table,
+    through_words,
+)
 
 
 def evaluate(
@@ -73,6 +81,10 @@ def evaluate(
     if slices:
         console.print(slices_table(document["slices"], slices))
     say(console, found.words, style="dim")
+    if words := behind_words(found):
+        say(console, words, style="yellow")
+    if tables := pipeline.outdated(read):
+        say(console, outdated_words(tables, recipe), style="yellow")
     if "through" in document:
         say(console, through_words(document["through"], filter))
         console.print(through_table(document["through"]))

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from zhiyin.cli.options import Json, RecipePath, opened
 from zhiyin.cli.terminal import console
 from zhiyin.errors import SpecError
-from zhiyin.screen import release_words, say, stored_words
+from zhiyin.screen import outdated_words, release_words, say, stored_words
 
 if TYPE_CHECKING:
     from zhiyin.recipe import Recipe
@@ -37,6 +37,8 @@ def publish(
     say(console, release_words(release))
     if loaded:
         say(console, stored_words(loaded))
+    if tables := pipeline.outdated(read):
+        say(console, outdated_words(tables, recipe), style="yellow")
     say(console, f"next: zhiyin serve {recipe}")
 
 

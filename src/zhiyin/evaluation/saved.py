@@ -64,7 +64,7 @@ class Saved:
                 return cls._read(arrays)
         except FileNotFoundError:
             raise DataError(
-                "there is no saved evaluation here", where=str(path), remedy="Run `zhiyin evaluate` first."
+                "there is no saved evaluation here", where=str(path), remedy="Run `zhiyin evaluate RECIPE` first."
             ) from None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"not a saved evaluation: {error}", where=str(path)) from None
@@ -108,7 +108,12 @@ def compare(first: Saved, second: Saved, scorers: tuple[str, str] = ("", ""), *,
     _refuse_others(first, second)
     ks = [k for k in first.ks if k in second.ks]
     if not ks:
-        raise DataError(f"one run has k = {first.ks}, the other {second.ks}", where="compare", expected="a common k")
+        raise DataError(
+            f"one run has k = {', '.join(map(str, first.ks))}, the other {', '.join(map(str, second.ks))}",
+            where="compare",
+            expected="a common k",
+            remedy="Evaluate both with the same -k.",
+        )
     names = _scorer(first, scorers[0]), _scorer(second, scorers[1])
     one = per_query(first.hits[names[0]], first.counts, ks)
     two = per_query(second.hits[names[1]], second.counts, ks)
