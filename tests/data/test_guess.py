@@ -1,6 +1,7 @@
 """What is guessed from a user's own files, and the recipe that says it."""
 
 import tomllib
+from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,14 @@ def test_a_recipe_has_these_tables_and_is_read_back(tmp_path: Path) -> None:
         "index", "store", "service",
     ]  # fmt: skip
     assert tables["service"] == {"host": "127.0.0.1", "port": 8000}
+
+
+def test_what_the_recipe_sweeps_every_model_has(tmp_path: Path) -> None:
+    tables = tomllib.loads(recipe_text(inspect(log(tmp_path / "log.parquet")), "home"))
+    assert tables["model"]["dropout"] == 0.0
+    assert tables["sweep"]["model"] == {
+        "dim": [32, 64, 128],
+        "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
+    }
+    for model in spec.examples("zhiyin.models"):
+        assert set(tables["sweep"]["model"]) <= {field.name for field in fields(model)}, model
