@@ -320,8 +320,11 @@ def test_a_body_that_is_too_large_is_413_and_the_connection_lives(client: httpx.
 def test_another_method_path_or_content_is_refused(client: httpx.Client) -> None:
     answer = client.get("/v1/retrieve")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["expected"] == "POST"
     assert answer.json()["error"]["where"] == "GET /v1/retrieve"
-    assert client.post("/v1/nothing").status_code == 404
+    nothing = client.post("/v1/nothing")
+    assert (nothing.status_code, nothing.json()["error"]["where"]) == (404, "POST /v1/nothing")
+    assert nothing.json()["error"]["remedy"] == "GET /docs shows every route."
     answer = client.post("/v1/events", content=b'{"events": []}', headers={"content-type": "text/plain"})
     assert answer.status_code == 415
     assert answer.json()["error"]["message"] == "the content-type is 'text/plain', expected 'application/json'"
