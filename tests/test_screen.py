@@ -38,7 +38,7 @@ def shown(console: Console) -> str:
 def test_a_baseline_that_finds_more_is_named_with_the_figures_and_the_way_out() -> None:
     told = screen.behind_words(report())
     assert told.startswith("item-kNN finds more than YouTubeDNN: recall@50 0.4010 against 0.1010. `zhiyin sweep`")
-    backwards = replace(report(), rows=dict(reversed(report().rows.items())))
+    backwards = replace(report(), rows=dict(reversed(list(report().rows.items()))))
     assert screen.behind_words(backwards) == ""
 
 

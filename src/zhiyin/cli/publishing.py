@@ -72,7 +72,9 @@ def _load(recipe: "Recipe", *, replace_newer: bool = False) -> dict[str, int]:
     columns = (TextColumn("loading {task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
     store = recipe.store.open()
     try:
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        with Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
             tasks: dict[str, TaskID] = {}
 
             def watch(what: str, done: int, total: int) -> None:

@@ -181,7 +181,7 @@ def _training(guess: Guess) -> list[str]:
     return [
         '[model]\nuse = "youtube_dnn:YouTubeDNN"   # mean of the last items and the features, through a small network\n'
         "dim = 64   # numbers in each vector; more can tell more apart, and cost time and memory\n"
-        "dropout = 0.0   # 0.2 to 0.4 where validation is best after an epoch or two, and falls then",
+        "# dropout = 0.3   # to be set where validation is best after an epoch or two, and falls from there",
         f"[negatives]   # the items that a chosen one is compared with in training\nuse = {negatives}",
         '[loss]\nuse = "losses:SampledSoftmax"   # the chosen item should score above the others',
         "[training]\nepochs = 20   # at most; it stops when validation no longer improves\n"
