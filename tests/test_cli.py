@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.indexes import tune
 from zhiyin.indexes.base import IndexSpec
 from zhiyin.indexes.tune import Tuned
+from zhiyin.places.locks import locked
 from zhiyin.recipe import Recipe
 from zhiyin.releases import Releases
 from zhiyin.service.app import Service, create, running
@@ -472,7 +474,7 @@ def test_pruning_releases_prunes_the_changes_that_they_have_absorbed(recipe: Pat
     needed = [Change("i2", 0, None), Change("i3", late, {"title": "newer"}), Change("new", 0, {"title": "new"})]
     store.put_changes([*absorbed, *needed])
     store.close()
-    assert "removed 2 changes of items from the store, 3 are kept" in zhiyin("releases", recipe, "--prune", "9").err
+    assert "removed from the store: 2 of 5 changes of items" in zhiyin("releases", recipe, "--prune", "9").err
     store = read.store.open()
     assert [change.item for change in store.changes(0, 9).changes] == ["i2", "i3", "new"]
     store.put_changes([Change("i4", 0, {"title": "old"})])
@@ -570,6 +572,37 @@ def test_what_is_missing_on_the_way_ends_with_a_sentence(recipe: Path) -> None:
     shutil.copytree(recipe.parent / "recipe" / "gone", home / "again")
     assert zhiyin("prepare", recipe).code == 0
     refused(zhiyin("load", recipe), 1, "store: cannot be opened")
+
+
+def test_a_recipe_that_changed_since_its_fit_is_said_to_have(recipe: Path) -> None:
+    for verb in ("evaluate", "publish"):
+        assert "since the last fit" not in zhiyin(verb, recipe).err
+    text = recipe.read_text()
+    assert "dim = 64" in text
+    recipe.write_text(text.replace("dim = 64", "dim = 8", 1) + "\n[optimizer]\nlr = 0.1\n")
+    for verb in ("evaluate", "publish"):
+        done = zhiyin(verb, recipe)
+        assert done.code == 0
+        assert (
+            "[model] and [optimizer] changed since the last fit; this is the model as it was trained: "
+            f"zhiyin fit {recipe} --fresh" in done.err
+        )
+    recipe.write_text(text.replace("history_length = 50", "history_length = 7", 1))
+    assert "[features] changed since the last fit" in zhiyin("publish", recipe).err
+
+
+def test_two_fits_of_one_home_do_not_write_over_each_other(recipe: Path) -> None:
+    run = recipe.parent / "recipe" / "run"
+    before = (run / "log.jsonl").read_bytes()
+    with locked(run / ".fit.lock", "fit", 0):
+        refused(
+            zhiyin("fit", recipe, "--fresh"),
+            1,
+            f"another fit is under way here (process {os.getpid()} on ",
+            "Wait until it has ended, or give this recipe another `home`.",
+        )
+    assert (run / "log.jsonl").read_bytes() == before
+    assert zhiyin("fit", recipe, "--fresh").code == 0
 
 
 def test_metrics_of_an_earlier_model_are_not_published_as_this_ones(recipe: Path) -> None:

@@ -210,6 +210,26 @@ def test_diversity_is_chosen_among_four_times_as_many(release: Release, retrieve
     assert sorted(most.items) == sorted({f"i{i}" for i in range(60)} - {"i1"})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"user": 7}, r"user: 7; expected text, as all ids are"),
+        ({"hydrate": "title"}, r"hydrate: 'title' is text; expected a tuple of texts: \('title',\)"),
+        ({"exclude": "i3"}, r"exclude: 'i3' is text"),
+        ({"channels": "deep"}, r"channels: 'deep' is text"),
+    ],
+)
+def test_text_where_several_are_meant_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        Request(**wrong)
+
+
+def test_a_release_says_in_a_line_what_it_is(release: Release) -> None:
+    named = replace(release, manifest={"model": {"use": "youtube_dnn:YouTubeDNN"}})
+    assert repr(named) == "<release 20260101-000000-aaaa: 60 items by YouTubeDNN, 16 numbers each>"
+    assert repr(release) == "<release 20260101-000000-aaaa: 60 items by a model, 16 numbers each>"
+
+
 def test_diversity_by_what_no_card_has_is_refused_by_place(release: Release, retriever: Retriever) -> None:
     asked = Request(k=3, profile={"country": "cn"}, diversity=Diversity(1.0, "genre"))
     with pytest.raises(RequestError, match=r"^diversity\.by: no candidate's card has the field 'genre'"):

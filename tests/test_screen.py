@@ -36,6 +36,20 @@ def shown(console: Console) -> str:
     return console.file.getvalue()
 
 
+def test_a_baseline_that_finds_more_is_named_with_the_figures_and_the_way_out() -> None:
+    told = screen.behind_words(report())
+    assert told.startswith("item-kNN finds more than YouTubeDNN: recall@50 0.4010 against 0.1010. `zhiyin sweep`")
+    backwards = replace(report(), rows=dict(reversed(list(report().rows.items()))))
+    assert screen.behind_words(backwards) == ""
+
+
+def test_tables_that_changed_since_the_fit_are_named_in_brackets() -> None:
+    console = pipe(300)
+    screen.say(console, screen.outdated_words(["features", "model"], Path("r.toml")))
+    assert shown(console).startswith("[features] and [model] changed since the last fit")
+    assert shown(console).endswith("zhiyin fit r.toml --fresh\n")
+
+
 def report() -> Report:
     """Every number is another; hits are recalls, as with one target a query."""
     rows = {s: {m: 0.1 + i / 10 + j / 1000 for j, m in enumerate(METRICS)} for i, s in enumerate(SCORERS)}

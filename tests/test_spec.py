@@ -199,8 +199,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"splitter": {"use": 3}}, "top.splitter: use = 3; expected module:Class, such as 'splits:LeaveLastOut'"),
     (
         {"splitter": {"use": "LeaveLastOut"}},
-        "top.splitter: use = 'LeaveLastOut'; expected module:Class, such as 'splits:LeaveLastOut'",
+        "top.splitter: use = 'LeaveLastOut' (did you mean 'splits:LeaveLastOut'?); expected module:Class, such as ",
     ),
+    ({"splitter": {"use": "timecut"}}, "top.splitter: use = 'timecut' (did you mean 'splits:TimeCut'?); expected "),
+    ({"splitter": {"use": "bag"}}, "top.splitter: use = 'bag'; expected module:Class, such as "),
     (
         {"splitter": {"use": "splits:TimeCat"}},
         "top.splitter: use = 'splits:TimeCat' is unknown (did you mean 'splits:TimeCut'?); expected one of "
@@ -230,7 +232,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"splitter": {"use": "..:Thing"}}, "top.splitter: use = '..:Thing'; expected module:Class, such as "),
     ({"splitter": {"use": ":Thing"}}, "top.splitter: use = ':Thing'; expected module:Class, such as "),
-    ({"splitter": {"use": "splits:"}}, "top.splitter: use = 'splits:'; expected module:Class, such as "),
+    (
+        {"splitter": {"use": "splits:"}},
+        "top.splitter: use = 'splits:' (did you mean 'splits:LeaveLastOut'?); expected ",
+    ),
     (
         {"splitter": {"use": "splits:TimeCut", "tets": 1}},
         "top.splitter: unknown key 'tets' (did you mean 'test'?); expected one of test, validation, unit",

@@ -215,7 +215,7 @@ def test_what_stands_in_the_way_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_the_ranges_that_init_writes_are_of_every_model(tmp_path: Path) -> None:
     world(tmp_path, "optimizer.lr = [0.01]")
     written = Recipe.of(tomllib.loads(recipe_text(inspect(tmp_path / "events.csv"), "home")), tmp_path / "recipe.toml")
-    assert set(written.ranges) == {"model.dim", "optimizer.lr", "optimizer.table_lr"}
+    assert set(written.ranges) == {"model.dim", "model.dropout", "optimizer.lr", "optimizer.table_lr"}
     for model in spec.examples("zhiyin.models"):
         use = spec.used_table(model, "zhiyin.models")["use"]
         for path, one in written.ranges.items():

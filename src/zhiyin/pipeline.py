@@ -4,7 +4,8 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,12 +22,13 @@ from zhiyin.data.prepared import Prepared
 from zhiyin.data.splits import HeldOut, Split
 from zhiyin.data.tables import Column
 from zhiyin.data.vocabulary import UNKNOWN
-from zhiyin.errors import DataError, ReleaseError, SpecError
+from zhiyin.errors import DataError, ReleaseError, SpecError, TrainingError
 from zhiyin.features.bag import Bag
 from zhiyin.features.categorical import Categorical
 from zhiyin.features.schema import Schema
 from zhiyin.filters import bitmap
 from zhiyin.indexes.auto import Auto
+from zhiyin.places.locks import locked
 from zhiyin.recipe import Recipe
 from zhiyin.release import Arrays, Release
 from zhiyin.releases import Releases
@@ -93,13 +95,30 @@ def fit(
     earlier = None if start is None else Earlier.open(start)
     if earlier is not None:
         schema = schema.onward(earlier.schema)
-    with Journal(recipe.run, fresh=fresh) as journal:
+    with _alone(recipe.run), Journal(recipe.run, fresh=fresh) as journal:
 
         def look(progress: "Progress") -> None:
             journal.write(progress)
             watch(progress)
 
         return learning.fit(plan, data, split, schema, recipe.run, look, fresh=fresh, profile=profile, start=earlier)
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """One fit at a time writes a run. Of several processes of one fit, the first has the lock. Raises `TrainingError`
+    for another fit."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run / ".fit.lock", "fit", 0))
+        except ReleaseError as error:
+            remedy = "Wait until it has ended, or give this recipe another `home`."
+            raise TrainingError(error.what, where=str(run), remedy=remedy) from None
+        yield
 
 
 def evaluate(
@@ -167,6 +186,15 @@ def trained(recipe: Recipe) -> "Fitted":
     from zhiyin.learning.fit import Fitted
 
     return Fitted.open(recipe.run, len(Prepared.open(recipe.prepared).items))
+
+
+def outdated(recipe: Recipe) -> list[str]:
+    """The tables of the recipe that say something else than its run was trained with: they take effect with the next
+    fit. Raises `TrainingError` where there is no run."""
+    plan = recipe.plan
+    from zhiyin.learning.fit import outdated as changed
+
+    return changed(recipe.run, plan, recipe.schema)
 
 
 def compare(first: Recipe, second: Recipe, *, part: str = "test") -> "Comparison":

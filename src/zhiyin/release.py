@@ -112,6 +112,10 @@ class Release:
     since: Since | None = None
     hold: Hold | None = None
 
+    def __repr__(self) -> str:
+        model = str(self.manifest.get("model", {}).get("use", "")).rpartition(":")[2]
+        return f"<release {self.id}: {self.size:,} items by {model or 'a model'}, {self.vectors.shape[1]} numbers each>"
+
     @property
     def built(self) -> int:
         """How many rows it was built with: those that its towers know, the lowest."""

@@ -59,16 +59,29 @@ class Releases:
         return self.place.ids()
 
     def current(self) -> str:
-        """The live release's id. Raises `ReleaseError` when there is none."""
+        """The live release's id. Raises `ReleaseError` when there is none, with the way to one."""
         place = self.place
         id = place.read(CURRENT).decode(errors="replace").strip()
         if not id:
+            there = place.ids()
+            way = f"`zhiyin rollback RECIPE --to {there[-1]}` makes the newest live." if there else ""
             raise ReleaseError(
-                "no release is live", where=place.where, remedy="Run `zhiyin publish recipe.toml` first."
+                "no release is live", where=place.where, remedy=way or "Run `zhiyin publish recipe.toml` first."
             )
         if not ID.fullmatch(id):
-            raise ReleaseError(f"damaged: {id[:40]!r} is no id", where=f"{place.where}/{CURRENT}", remedy="Roll back.")
+            raise ReleaseError(
+                f"damaged: {id[:40]!r} is no id",
+                where=f"{place.where}/{CURRENT}",
+                remedy="`zhiyin rollback RECIPE --to ID` makes a release live.",
+            )
         return id
+
+    def live(self) -> str:
+        """The live release's id; "" where none is."""
+        try:
+            return self.current()
+        except ReleaseError:
+            return ""
 
     def manifest(self, id: str) -> dict[str, Any]:
         """What a release says of itself. Raises `ReleaseError` where that is missing, damaged, too new, or not signed

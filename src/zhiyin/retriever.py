@@ -74,6 +74,13 @@ class Request:
     deadline_ms: float | None = None
     explain: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.user, str):
+            raise RequestError(f"{self.user!r}", where="user", expected="text, as all ids are")
+        for name in ("exclude", "hydrate", "channels"):
+            if isinstance(value := getattr(self, name), str):
+                raise RequestError(f"{value!r} is text", where=name, expected=f"a tuple of texts: ({value!r},)")
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:

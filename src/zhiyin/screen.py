@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from zhiyin.data.datasets import DataSet
+    from zhiyin.evaluation.report import Report
     from zhiyin.evaluation.saved import Comparison
     from zhiyin.evaluation.through import EndToEnd
     from zhiyin.learning.fit import Progress as Training
@@ -30,6 +32,27 @@ def screen() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(stderr=True, highlight=False, width=PIPE_WIDTH)
     return console
+
+
+def behind_words(report: "Report") -> str:
+    """Where another scorer finds more than the model, which is the first, at the middle k; else nothing."""
+    model, *others = report.rows
+    measures = [name for name in report.rows[model] if name.startswith("recall@")]
+    measure = sorted(measures, key=lambda name: int(name.partition("@")[2]))[len(measures) // 2]
+    best = max(others, key=lambda name: report.rows[name][measure], default=model)
+    theirs, ours = report.rows[best][measure], report.rows[model][measure]
+    if theirs <= ours:
+        return ""
+    return (
+        f"{best} finds more than {model}: {measure} {theirs:.4f} against {ours:.4f}. `zhiyin sweep` looks for better "
+        "settings; until then a channel of the recipe's \\[online] can serve what finds more, alone or beside it"
+    )
+
+
+def outdated_words(tables: Sequence[str], recipe: Path) -> str:
+    """What of a recipe says something else than what was trained with."""
+    named = escape(" and ".join(f"[{table}]" for table in tables))
+    return f"{named} changed since the last fit; this is the model as it was trained: zhiyin fit {recipe} --fresh"
 
 
 def say(console: Console, words: str, style: str | None = None) -> None:

@@ -68,7 +68,11 @@ def resolve(use: str, package: str, where: str = "", kind: type[Any] = object) -
     module, _, name = use.partition(":")
     full = module if "." in module else f"{package}.{module}"
     if not name or not all(part.isidentifier() for part in full.split(".")):
-        raise SpecError(f"use = {use!r}", where=where, expected=f"module:Class, such as {_example(package, kind)}")
+        raise SpecError(
+            f"use = {use!r}{_meant(use, package, kind)}",
+            where=where,
+            expected=f"module:Class, such as {_example(package, kind)}",
+        )
     try:
         found = getattr(importlib.import_module(full), name, None)
     except ModuleNotFoundError as error:
@@ -94,6 +98,13 @@ def resolve(use: str, package: str, where: str = "", kind: type[Any] = object) -
             expected=f"one of {', '.join(known)}",
         )
     return found
+
+
+def _meant(use: str, package: str, kind: type[Any]) -> str:
+    """` (did you mean 'x'?)` for the module or the class alone."""
+    known = {word.lower(): f"{m}:{c}" for m, c in reversed(choices(package, kind)) for word in (m, c)}
+    near = known.get(use.strip(":").lower())
+    return f" (did you mean '{near}'?)" if near else ""
 
 
 def choices(package: str, kind: type[Any] = object) -> list[tuple[str, str]]:

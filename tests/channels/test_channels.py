@@ -3,10 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from zhiyin import spec
@@ -22,6 +26,7 @@ from zhiyin.channels.listed import Listed
 from zhiyin.channels.neighbours import Neighbours
 from zhiyin.channels.popular import Popular
 from zhiyin.data.prepared import Prepared
+from zhiyin.data.sources import Source, prepare
 from zhiyin.data.splits import DAY, Split
 from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import UNKNOWN, Rows
@@ -275,6 +280,23 @@ def test_fresh_reads_a_column_of_the_item_table(data: Prepared, release: Release
         found = Fresh("published").find(release, tabled(Fresh("published"), told), [seeker(k=60)])[0]
         assert found.rows.tolist() == np.argsort(-seconds, kind="stable").tolist()
         assert found.rows[-1] == 7, "one without a time comes last"
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Shanghai"])
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_fresh_reads_the_dates_of_a_prepared_item_table(
+    tmp_path: Path, tabled: Any, zone: str | None, form: str
+) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    hours = [30, 2, None, 100, 55]
+    came = [None if hour is None else start + timedelta(hours=hour, minutes=7) for hour in hours]
+    items = pa.table({"item": list("abcde"), "came": pa.array(came, pa.timestamp("us", zone))})
+    write = pa.parquet.write_table if form == "parquet" else pa.csv.write_csv
+    write(items, tmp_path / f"items.{form}")
+    pa.csv.write_csv(pa.table({"user": ["u"], "item": ["a"], "time": [1_770_000_000]}), tmp_path / "log.csv")
+    prepare(Source(tmp_path / "log.csv", items=tmp_path / f"items.{form}"), tmp_path / "prepared")
+    tables = tabled(Fresh("came"), Prepared.open(tmp_path / "prepared"))
+    assert tables["rows"].tolist() == [3, 4, 0, 1, 2]
 
 
 def test_item_to_item_is_the_nearest_to_any_of_the_last_items(release: Release) -> None:

@@ -1,6 +1,7 @@
 """What is guessed from a user's own files, and the recipe that says it."""
 
 import tomllib
+from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def features(guess: Guess, side: str) -> dict[str, dict[str, Any]]:
         ("Customer ID", "StockCode", "InvoiceDate"),
         ("uid", "sku", "event_time"),
         ("用户ID", "商品ID", "时间戳"),
+        ("会员ID", "视频ID", "播放时间"),
     ],
 )
 def test_columns_are_known_by_their_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
@@ -111,6 +113,18 @@ def test_without_times_the_order_of_the_rows_is_taken_when_one_says_so(tmp_path:
     assert (guess.source.time, guess.source.time_unit) == ("", "position")
     prepare(spec.build(Source, read(guess)["data"]), tmp_path / "prepared")
     assert Prepared.open(tmp_path / "prepared").events.times.tolist() == [1, 2, 0]
+
+
+def test_a_time_column_with_a_few_broken_values_is_found_and_their_first_row_named(tmp_path: Path) -> None:
+    days = [f"2024-03-{1 + i % 28:02}T00:00:00+08:00" for i in range(40)]
+    days[7] = "yesterday"
+    users, items = [f"u{i % 6}" for i in range(40)], [f"i{i % 11}" for i in range(40)]
+    events = write(tmp_path / "log.parquet", user_id=users, item_id=items, seen=days)
+    with pytest.raises(DataError, match=r"row 8: column 'seen' is 'yesterday'; expected a date"):
+        inspect(events)
+    days[7] = days[6]
+    guess = inspect(write(tmp_path / "log.parquet", user_id=users, item_id=items, note=["n"] * 40, seen=days))
+    assert (guess.source.time, guess.source.time_unit) == ("seen", "iso")
 
 
 def test_columns_that_cannot_be_told_are_listed_with_the_flags(tmp_path: Path) -> None:
@@ -305,3 +319,16 @@ def test_a_recipe_has_these_tables_and_is_read_back(tmp_path: Path) -> None:
         "index", "store", "service",
     ]  # fmt: skip
     assert tables["service"] == {"host": "127.0.0.1", "port": 8000}
+
+
+def test_what_the_recipe_sweeps_every_model_has(tmp_path: Path) -> None:
+    text = recipe_text(inspect(log(tmp_path / "log.parquet")), "home")
+    tables = tomllib.loads(text)
+    assert "dropout" not in tables["model"], "a model of one's own may have none"
+    assert tomllib.loads(text.replace("# dropout", "dropout"))["model"]["dropout"] == 0.3
+    assert tables["sweep"]["model"] == {
+        "dim": [32, 64, 128],
+        "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
+    }
+    for model in spec.examples("zhiyin.models"):
+        assert set(tables["sweep"]["model"]) <= {field.name for field in fields(model)}, model

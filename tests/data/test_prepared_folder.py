@@ -37,6 +37,17 @@ def test_there_is_none(tmp_path: Path) -> None:
     assert refused(tmp_path) == f"{tmp_path}: {words}"
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "items.arrow", "users.arrow"])
+def test_a_damaged_one_is_told_with_the_way_out(data: Prepared, tmp_path: Path, name: str) -> None:
+    data.save(tmp_path / "prepared")
+    (tmp_path / "prepared" / name).write_text("{")
+    message = refused(tmp_path / "prepared")
+    assert message.startswith(f"{tmp_path}/prepared: damaged: ")
+    assert message.endswith("Run `zhiyin prepare recipe.toml` again.")
+    (tmp_path / "prepared" / name).unlink()
+    assert name == "manifest.json" or refused(tmp_path / "prepared").startswith(f"{tmp_path}/prepared: damaged: ")
+
+
 def test_a_folder_that_was_not_finished_is_none(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

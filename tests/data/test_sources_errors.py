@@ -45,8 +45,19 @@ CSV = {
     "ragged": (
         "user,item,time\nu,i,1\nu,i\n",
         "s",
-        "log.csv: the file cannot be read: CSV Error on Line: 3. Expected Number of Columns: 3 Found: 2. "
-        "Write or copy the file again.",
+        "log.csv, line 3: 2 values: 'u,i'; expected 3, as the first line names. Correct that line, or remove it.",
+    ),
+    "ragged after a quoted line end": (
+        'user,item,time\r\n"u\n1",i,1\r\nu,i,2,more\n',
+        "s",
+        "log.csv, line 4: 4 values: 'u,i,2,more'; expected 3, as the first line names. "
+        "Correct that line, or remove it.",
+    ),
+    "line ends mixed": (
+        "user,item,time\r\nu,i,1\r\nu,i,2\nu,i,3\r\n",
+        "s",
+        "log.csv, line 3: the line ends with '\\n'; expected '\\r\\n', as after the first line. "
+        "Write the file again with one kind of line end (dos2unix does).",
     ),
     "no user": (
         "user,item,time\nu,i,1\n,i,2\n,i,3\n,i,4\n",

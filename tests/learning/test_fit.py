@@ -69,6 +69,7 @@ def test_the_best_step_is_kept_and_opens_again(ring: tuple[Prepared, Split], tmp
     assert fitted.recall == max(recalls.values())
     assert recalls[fitted.step] == fitted.recall
     assert told[-1].loss < told[0].loss
+    assert repr(fitted) == f"<YouTubeDNN, step {fitted.step:,}: validation recall@5 {fitted.recall:.4f}>"
     again = Fitted.open(tmp_path, len(ring[0].items))
     for one, other in zip(fitted.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)

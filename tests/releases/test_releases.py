@@ -46,6 +46,19 @@ def test_rolling_back_and_pointing(there: There, add: Add) -> None:
         other.point(B[:-1])
 
 
+@pytest.mark.parametrize("pointer", [b"", b"what is this"])
+def test_releases_that_nothing_points_at_are_made_live_by_their_id(there: There, add: Add, pointer: bytes) -> None:
+    one = there()
+    add(one, A)
+    add(one, B)
+    one.place.write("CURRENT", pointer)
+    assert one.live() == ""
+    with pytest.raises(ReleaseError, match=f"--to {B if not pointer else 'ID'}"):
+        one.current()
+    one.point(A)
+    assert (one.live(), one.open().id) == (A, A)
+
+
 def test_a_prune_spares_the_newest_the_live_one_those_pinned_and_those_in_use(there: There, add: Add) -> None:
     writer, server = there(), there()
     for id in (A, B, C, D):
@@ -167,7 +180,7 @@ def test_a_pointer_that_is_no_id_is_refused(content: bytes, there: There, add: A
     releases = there()
     add(releases, A)
     releases.place.write("CURRENT", content)
-    with pytest.raises(ReleaseError, match="CURRENT: damaged.*is no id.*Roll back"):
+    with pytest.raises(ReleaseError, match="CURRENT: damaged.*is no id.*rollback RECIPE --to ID"):
         releases.open()
     releases.point(A)
     assert releases.open().id == A

@@ -259,7 +259,9 @@ def test_what_is_unknown_is_passed_over_or_refused_by_name(client: httpx.Client)
     answer = client.post("/v1/retrieve", json={"user_id": "nobody", "k": 2, "hydrate": ["no such field"]}).json()
     assert answer["channel"] == "popular"
     assert [candidate["card"] for candidate in answer["candidates"]] == [None, None]
-    assert refused(client.post("/v1/retrieve", json={"channel": "x"}))["message"] == "unknown field `channel`"
+    assert refused(client.post("/v1/retrieve", json={"channel": "x"}))["message"] == (
+        "unknown field `channel` (did you mean 'channels'?)"
+    )
     assert refused(client.get("/v1/items/unheard"), 404)["message"] == "there is no item 'unheard'"
     assert refused(client.post("/v1/retrieve", json={"k": 1, "filter": "no_such == 1"}))["where"] == "filter"
 

@@ -197,8 +197,21 @@ REFUSED: list[tuple[bytes, str, str, str]] = [
     (b'{"user_id": "\\ud800"}', "the body is not JSON", "", "a JSON object in UTF-8"),
     (b'{"profile": {"a": ' + b"[" * 9000, "the body is not JSON", "", "a JSON object in UTF-8"),
     (b"[]", "found `array`", "", "`object`"),
-    (b'{"user": "u1"}', "unknown field `user`", "", ""),
-    (b'{"events": [{"item_id": "i1"}, {"item_id": "i1", "stars": 3}]}', "unknown field `stars`", "events[1]", ""),
+    (
+        b'{"user": "u1"}',
+        "unknown field `user` (did you mean 'user_id'?)",
+        "",
+        "one of channels, context, deadline_ms, ",
+    ),
+    (b'{"events": [{"item_id": "i1", "stars": 3}]}', "`stars`", "events[0]", "one of item_id, time, values"),
+    (
+        b'{"requests": [{"events": [{"item": "i1"}]}]}',
+        "(did you mean 'item_id'?)",
+        "requests[0].events[0]",
+        "one of it",
+    ),
+    (b'{"diversity": {"weigth": 1, "by": "title"}}', "(did you mean 'weight'?)", "diversity", "one of by, weight"),
+    (b'{"merge": {"by": "quota", "share": {}}}', "unknown field `share`", "merge", "one of k, shares"),
     (b'{"user_id": 196}', "found `int`", "user_id", "`str`"),
     (b'{"k": "3"}', "found `str`", "k", "`int | null`"),
     (b'{"k": 3.5}', "found `float`", "k", "`int | null`"),
@@ -343,8 +356,11 @@ def test_a_body_that_is_too_large_is_413_and_the_connection_lives(client: httpx.
 def test_another_method_path_or_content_is_refused(client: httpx.Client) -> None:
     answer = client.get("/v1/retrieve")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["expected"] == "POST"
     assert answer.json()["error"]["where"] == "GET /v1/retrieve"
-    assert client.post("/v1/nothing").status_code == 404
+    nothing = client.post("/v1/nothing")
+    assert (nothing.status_code, nothing.json()["error"]["where"]) == (404, "POST /v1/nothing")
+    assert nothing.json()["error"]["remedy"] == "GET /docs shows every route."
     answer = client.post("/v1/events", content=b'{"events": []}', headers={"content-type": "text/plain"})
     assert answer.status_code == 415
     assert answer.json()["error"]["message"] == "the content-type is 'text/plain', expected 'application/json'"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,9 +112,27 @@ def _column(data: Prepared, name: str) -> NDArray[np.float64]:
             remedy="" if known else "The log has no item table: set data.items.",
         )
     attributes = Attributes.of(Table(data.item_table.arrow.select([name])))
-    if attributes.kinds.get(name) != "number":
+    if attributes.kinds.get(name) == "number":
+        return np.asarray(attributes.column(name).to_numpy(zero_copy_only=False), np.float64)
+    found = _dates(attributes.column(name).to_pylist()) if attributes.kinds.get(name) == "text" else None
+    if found is None:
         raise DataError(f"{name!r} holds no times", where="channel Fresh column", expected="Unix seconds, or dates")
-    return np.asarray(attributes.column(name).to_numpy(zero_copy_only=False), np.float64)
+    return found
+
+
+def _dates(texts: Sequence[str | None]) -> NDArray[np.float64] | None:
+    """[m] Unix seconds of dates and timestamps as an item table keeps them, UTC where they name no zone; None where one
+    is no date."""
+    seconds = np.full(len(texts), np.nan)
+    for row, text in enumerate(texts):
+        if text is None:
+            continue
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+        seconds[row] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return seconds
 
 
 EXAMPLES = (Fresh(), Fresh(days=1), Fresh(among=20))

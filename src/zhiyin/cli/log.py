@@ -114,4 +114,5 @@ def _list_datasets(as_json: bool) -> None:
 
 
 def _bar(words: str) -> Progress:
-    return Progress(SpinnerColumn(), TextColumn(f"{words} {{task.description}}"), TimeElapsedColumn(), console=console)
+    columns = SpinnerColumn(), TextColumn(f"{words} {{task.description}}"), TimeElapsedColumn()
+    return Progress(*columns, console=console, disable=not console.is_terminal)

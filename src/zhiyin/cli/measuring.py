@@ -9,7 +9,16 @@ import typer
 
 from zhiyin.cli.options import Json, Ks, Part, RecipePath, cutoffs, opened, refuse_part
 from zhiyin.cli.terminal import console
-from zhiyin.screen import THROUGH_WORDS, comparison_table, comparison_words, say, slices_table, through_table
+from zhiyin.screen import (
+    THROUGH_WORDS,
+    behind_words,
+    comparison_table,
+    comparison_words,
+    outdated_words,
+    say,
+    slices_table,
+    through_table,
+)
 
 if TYPE_CHECKING:
     from zhiyin.evaluation.through import EndToEnd
@@ -77,6 +86,10 @@ def evaluate(
     if slices:
         console.print(slices_table(document["slices"], slices))
     say(console, found.words, style="dim")
+    if words := behind_words(found):
+        say(console, words, style="yellow")
+    if tables := pipeline.outdated(read):
+        say(console, outdated_words(tables, recipe), style="yellow")
     if released:
         say(console, THROUGH_WORDS)
         console.print(through_table(released))

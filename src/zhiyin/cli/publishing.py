@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from zhiyin.cli.options import Json, RecipePath, opened
 from zhiyin.cli.terminal import console
 from zhiyin.errors import SpecError
-from zhiyin.screen import release_words, say, stored_words
+from zhiyin.screen import outdated_words, release_words, say, stored_words
 
 if TYPE_CHECKING:
     from zhiyin.recipe import Recipe
@@ -37,6 +37,8 @@ def publish(
     say(console, release_words(release))
     if loaded:
         say(console, stored_words(loaded))
+    if tables := pipeline.outdated(read):
+        say(console, outdated_words(tables, recipe), style="yellow")
     say(console, f"next: zhiyin serve {recipe}")
 
 
@@ -70,7 +72,9 @@ def _load(recipe: "Recipe", *, replace_newer: bool = False) -> dict[str, int]:
     columns = (TextColumn("loading {task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"))
     store = recipe.store.open()
     try:
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        with Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
             tasks: dict[str, TaskID] = {}
 
             def watch(what: str, done: int, total: int) -> None:

@@ -56,14 +56,14 @@ def rollback(
 ) -> None:
     """Make an older release live again, after its checksums were verified. Servers follow within seconds."""
     there = opened(recipe).releases
-    before = there.current()
+    before = there.live() if to else there.current()
     if to:
         there.point(to)
     live = to or there.roll_back()
     if as_json:
         print(json.dumps({"live": live, "was": before}))
     else:
-        console.print(f"live: {live}   (was {before})")
+        console.print(f"live: {live}   (was {before or 'none'})")
 
 
 def _prune(recipe: "Recipe", keep: int) -> None:
@@ -80,13 +80,14 @@ def _prune(recipe: "Recipe", keep: int) -> None:
         console.print(f"[yellow]the changes of items are all kept: {escape(str(error))}[/]")
         return
     if pruned.gone:
-        console.print(f"removed {pruned.gone:,} changes of items from the store, {pruned.kept:,} are kept")
+        console.print(f"removed from the store: {pruned.gone:,} of {pruned.gone + pruned.kept:,} changes of items")
 
 
 def _told(releases: "Releases") -> list[dict[str, Any]]:
     """What there is to say of each release; its trouble, where it cannot be opened."""
-    live, pinned, told = releases.current(), releases.pinned(), []
-    for id in releases.ids():
+    there = releases.ids()
+    live, pinned, told = releases.live() if there else releases.current(), releases.pinned(), []
+    for id in there:
         try:
             said = releases.manifest(id)
         except ReleaseError as error:

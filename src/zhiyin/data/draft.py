@@ -13,6 +13,7 @@ WHOLE_CATALOGUE = 20_000
 
 SWEEP = """[sweep]   # what `zhiyin sweep` tries, judged on validation; nothing else looks at it
 model.dim = [32, 64, 128]
+model.dropout = { low = 0.0, high = 0.5, step = 0.1 }
 optimizer.lr = { low = 5e-4, high = 1e-2, log = true }
 optimizer.table_lr = { low = 1e-3, high = 3e-2, log = true }"""
 """Ranges that every model has."""
@@ -179,7 +180,8 @@ def _training(guess: Guess) -> list[str]:
     size = next((size for most, size in ((1_000_000, 512), (10_000_000, 2048)) if guess.events <= most), 8192)
     return [
         '[model]\nuse = "youtube_dnn:YouTubeDNN"   # mean of the last items and the features, through a small network\n'
-        "dim = 64   # numbers in each vector; more can tell more apart, and cost time and memory",
+        "dim = 64   # numbers in each vector; more can tell more apart, and cost time and memory\n"
+        "# dropout = 0.3   # to be set where validation is best after an epoch or two, and falls from there",
         f"[negatives]   # the items that a chosen one is compared with in training\nuse = {negatives}",
         '[loss]\nuse = "losses:SampledSoftmax"   # the chosen item should score above the others',
         "[training]\nepochs = 20   # at most; it stops when validation no longer improves\n"

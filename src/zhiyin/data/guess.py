@@ -29,7 +29,8 @@ NO_TIME = "none"
 USERS = (
     "userid", "user", "uid", "useridx", "visitorid", "visitor", "customerid", "customer", "clientid", "client",
     "memberid", "member", "accountid", "account", "buyerid", "buyer", "reviewerid", "reviewer", "personid", "person",
-    "listenerid", "readerid", "playerid", "viewerid", "deviceid", "sessionid", "session", "用户id", "用户",
+    "listenerid", "readerid", "playerid", "viewerid", "deviceid", "sessionid", "session", "用户id", "用户", "用户编号",
+    "会员id", "会员",
 )  # fmt: skip
 ITEMS = (
     "itemid", "item", "iid", "movieid", "movie", "filmid", "film", "productid", "product", "sku", "asin", "parentasin",
@@ -37,11 +38,13 @@ ITEMS = (
     "video", "newsid", "news", "adid", "courseid", "course", "gameid", "game", "appid", "poiid", "poi", "venueid",
     "venue", "locationid", "businessid", "business", "listingid", "listing", "hotelid", "contentid", "content",
     "postid", "docid", "goodsid", "goods", "stockcode", "商品id", "商品", "物品id", "物品",
+    "商品编号", "视频id", "视频", "文章id", "文章", "电影id", "电影", "歌曲id", "歌曲", "图书id", "图书",
 )  # fmt: skip
 TIMES = (
     "timestamp", "ts", "time", "datetime", "eventtime", "eventtimestamp", "createdat", "created", "timestampms",
     "timems", "unixtime", "unixreviewtime", "invoicedate", "orderdate", "purchasedate", "date", "day", "when",
-    "时间戳", "时间",
+    "时间戳", "时间", "日期", "播放时间", "观看时间", "点击时间", "浏览时间",
+    "下单时间", "购买时间", "创建时间", "事件时间",
 )  # fmt: skip
 REQUEST = (
     "device", "devicetype", "platform", "os", "browser", "app", "country", "city", "region", "language", "locale",
@@ -208,6 +211,10 @@ def _is_id(log: Loaded, name: str, kind: str) -> bool:
 
 
 def _is_clock(log: Loaded, name: str, kind: str) -> bool:
+    """Whether nearly all values are times: those that are not are told when the column is read as such."""
+    if kind == "VARCHAR":
+        times = f"avg((try_cast({quoted(name)} as timestamptz) is not null)::int)"
+        return bool(log.one(f"select coalesce({times}, 0) > 0.9 from {log.table}")[0])
     try:
         return _unit(log, name, kind)[0] != "position"
     except DataError:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FILE = "source.json"
 
+APPENDED = "appended.json"
+"""How many events there were after the last append."""
+
 KNOWN = "items_as_of.json"
 """Seconds since 1970: the item table knows what became of items by then; 0 where there is no table."""
 
@@ -30,9 +33,20 @@ def write(source: "Source", hidden: Path, folder: Path) -> None:
 
 def keep(folder: Path, hidden: Path) -> None:
     """What was appended to is still what it was made of, and knows of its items what it did."""
-    for name in (FILE, KNOWN):
+    for name in (FILE, KNOWN, APPENDED):
         if (folder / name).exists():
             shutil.copyfile(folder / name, hidden / name)
+
+
+def write_appended(events: int, hidden: Path) -> None:
+    """Keep how many events there are, now that some were appended."""
+    (hidden / APPENDED).write_text(f"{events}\n")
+
+
+def appended(folder: Path) -> int:
+    """How many events a data set has that was appended to; 0 for another."""
+    path = folder / APPENDED
+    return int(path.read_text()) if path.exists() else 0
 
 
 def moment(source: "Source") -> float:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import pyarrow as pa
+
 from zhiyin.data.events import EventLog
 from zhiyin.data.tables import Table
 from zhiyin.data.vocabulary import Vocabulary
@@ -50,13 +52,22 @@ class Prepared:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """The data set saved in `folder`, memory-mapped. Raises `DataError` where there is none."""
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except FileNotFoundError:
+        """The data set saved in `folder`, memory-mapped. Raises `DataError` where there is none, or a damaged one."""
+        if not (folder / "manifest.json").exists():
             raise DataError(
                 "no prepared data here", where=str(folder), remedy="Run `zhiyin prepare recipe.toml` first."
+            )
+        try:
+            return cls._opened(folder)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(
+                f"damaged: {what}", where=str(folder), remedy="Run `zhiyin prepare recipe.toml` again."
             ) from None
+
+    @classmethod
+    def _opened(cls, folder: Path) -> Self:
+        manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["format"] > FORMAT:
             raise DataError(
                 f"prepared by a newer zhiyin (format {manifest['format']})",

@@ -10,10 +10,10 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 import pyarrow as pa
@@ -280,11 +280,51 @@ def _refuse_missing(name: str, key: str, columns: Mapping[str, str], path: Path)
 def _broken(path: Path, error: Exception) -> DataError:
     words = str(error).strip().splitlines() or [type(error).__name__]
     place = next((line.split(" = ", 1)[1] for line in words if line.strip().startswith("file = ")), str(path))
-    told = [
-        line for line in words if line.startswith(("Expected Number", "Invalid unicode", "Value with unterminated"))
-    ]
+    if _form(Path(place)) == "csv" and (odd := _odd_line(Path(place))):
+        return odd
+    told = [line for line in words if line.startswith(("Invalid unicode", "Value with unterminated"))]
     what = ". ".join([words[0].split(" Error: ", 1)[-1].rstrip("."), *(line.rstrip(".") for line in told)])
     return DataError(f"the file cannot be read: {what}", where=place, remedy="Write or copy the file again.")
+
+
+def _odd_line(file: Path) -> DataError | None:
+    """What to say of the first line of a csv that has other columns, or another end, than its first line."""
+    with suppress(*UNREADABLE, csv.Error, UnicodeDecodeError), _text(file) as text:
+        ends: list[str] = []
+        delimiter, names, _ = _header(file)
+        reader = csv.reader(_noting_ends(text, ends), delimiter=delimiter, strict=True)
+        for values in reader:
+            if values and len(values) != len(names):
+                return DataError(
+                    f"{_counted(len(values))}: {delimiter.join(values)[:80]!r}",
+                    where=f"{file}, line {reader.line_num}",
+                    expected=f"{len(names)}, as the first line names",
+                    remedy="Correct that line, or remove it.",
+                )
+            if ends[-1] != ends[0] and ends[-1]:
+                return DataError(
+                    f"the line ends with {ends[-1]!r}",
+                    where=f"{file}, line {reader.line_num}",
+                    expected=f"{ends[0]!r}, as after the first line",
+                    remedy="Write the file again with one kind of line end (dos2unix does).",
+                )
+    return None
+
+
+def _noting_ends(text: Iterable[str], ends: list[str]) -> Iterator[str]:
+    """The lines of a text, whose line ends are left in `ends`, the first and the last seen."""
+    for line in text:
+        ends[1:] = [line[len(line.rstrip("\r\n")) :]]
+        yield line
+
+
+def _counted(values: int) -> str:
+    return f"{values} values" if values != 1 else "1 value"
+
+
+def _text(file: Path) -> TextIO:
+    opening = gzip.open if file.name.endswith(".gz") else open
+    return io.TextIOWrapper(opening(file, "rb"), "utf-8-sig", newline="")
 
 
 def _form(file: Path) -> str:

@@ -10,7 +10,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -81,7 +81,9 @@ class Source:
 class Summary:
     """What was prepared. `first`, `last`: milliseconds since 1970, or positions without a `clock`; `median_events`: of
     the users with any; `duplicates`: events whose user, item and time were there before, `kept` or dropped;
-    `items_without_attributes`, `users_without_attributes`: those of the log that their table does not hold."""
+    `items_without_attributes`, `users_without_attributes`: those of the log that their table does not hold. `added`:
+    events that an append brought; `lost`: how many fewer there are than in the data set that this one replaced, where
+    that was appended to."""
 
     users: int
     items: int
@@ -95,12 +97,15 @@ class Summary:
     items_without_attributes: int
     users_without_attributes: int
     items_without_events: int
+    added: int = 0
+    lost: int = 0
 
     def words(self) -> str:
         """The same for a person."""
         lines = [f"{self.users:,} users, {self.items:,} items, {self.events:,} events{self._span()}"]
         lines.append(f"half of the users have {self.median_events:g} events or more")
         for count, what in (
+            (self.added, "of the events are new"),
             (
                 self.duplicates,
                 f"events repeat an earlier one's user, item and time: {'kept' if self.kept else 'dropped'}",
@@ -111,6 +116,11 @@ class Summary:
         ):
             if count:
                 lines.append(f"{count:,} {what}")
+        if self.lost:
+            lines.append(
+                f"{self.lost:,} events fewer than before: what was appended is here only where data.events names its "
+                "files. Name them all there, or append them again"
+            )
         return "\n".join(lines)
 
     def _span(self) -> str:
@@ -136,6 +146,7 @@ def prepare(source: Source, folder: Path, progress: Callable[[str], None] | None
             )
         known = origin.moment(source)
         summary = _build(source, None, hidden, progress or (lambda words: None))
+        summary = replace(summary, lost=max(0, origin.appended(folder) - summary.events))
         origin.write(source, hidden / "prepared", folder)
         origin.write_moment(known, hidden / "prepared")
         return summary
@@ -156,7 +167,10 @@ def append(source: Source, folder: Path, progress: Callable[[str], None] | None 
         _refuse_different(source, old, folder)
         known = origin.moment(source)
         summary = _build(source, old, hidden, progress or (lambda words: None))
+        summary = replace(summary, added=summary.events - len(old.events))
         origin.keep(folder, hidden / "prepared")
+        if summary.added:
+            origin.write_appended(summary.events, hidden / "prepared")
         if source.items is not None:
             origin.write_moment(known, hidden / "prepared")
         return summary

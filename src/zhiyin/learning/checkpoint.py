@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,29 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save` wrote. Raises `TrainingError` for a file that is missing, damaged or of a newer format."""
+    with _opened(path) as (file, facts):
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 – not a dict
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """The facts that `save` wrote, without the tensors. Raises as `load` does."""
+    with _opened(path) as (_, told):
+        return told
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["zhiyin"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – not a dict
+            told = json.loads(file.metadata()["zhiyin"])
+            if told["format"] > FORMAT:
+                raise TrainingError(
+                    f"checkpoint format {told['format']}",
+                    where=str(path),
+                    expected=f"format {FORMAT} or older",
+                    remedy="Upgrade zhiyin.",
+                )
+            yield file, told
     except FileNotFoundError:
         raise TrainingError(
             "no trained model here", where=str(path), remedy="Run `zhiyin fit recipe.toml` first."
@@ -40,14 +60,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise TrainingError(
             f"not a checkpoint, or a damaged one ({error})", where=str(path), remedy="Remove it and fit again."
         ) from None
-    if facts["format"] > FORMAT:
-        raise TrainingError(
-            f"checkpoint format {facts['format']}",
-            where=str(path),
-            expected=f"format {FORMAT} or older",
-            remedy="Upgrade zhiyin.",
-        )
-    return tensors, facts
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ and resumed takes the same steps as one that was not.
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -155,6 +155,10 @@ class Fitted:
     recall: float
     nameless: Tensor
 
+    def __repr__(self) -> str:
+        measure = f"validation recall@{self.plan.training.measure} {self.recall:.4f}"
+        return f"<{type(self.plan.model).__name__}, step {self.step:,}: {measure}>"
+
     def examples(self, data: Prepared, device: torch.device) -> Examples:
         """This data as the towers see it."""
         return Examples(data, self.schema, end=self.end, device=device).without_ids(self.nameless)
@@ -176,11 +180,28 @@ class Fitted:
                 remedy="Fit again: `zhiyin fit RECIPE --from RECIPE` goes on from these weights when files were "
                 "appended, --fresh starts over.",
             )
-        plan, schema = spec.build(Plan, facts["plan"], str(path)), spec.build(Schema, facts["schema"], str(path))
+        plan, schema = _trained_with(facts, path)
         model = plan.model.build(schema, catalogue_size)
         checkpoint.restore(model, tensors, path)
         nameless = tensors.get("nameless", torch.empty(0, dtype=torch.int64))
         return cls(model, plan, schema, facts["end"], facts["step"], facts["recall"], nameless)
+
+
+def outdated(folder: Path, plan: Plan, schema: Schema) -> list[str]:
+    """The recipe's tables, in their order there, that say something else than what the run in `folder` was trained
+    with. Raises `TrainingError` where there is no run."""
+    path = folder / "best.safetensors"
+    then, told = _trained_with(checkpoint.facts(path), path)
+    sides = ("user", "item", "event", "context")
+    names = [[[feature.name for feature in getattr(one, side)] for side in sides] for one in (told, schema)]
+    features = names[0] != names[1] or told.history_length != schema.history_length
+    return ["features"] * features + [
+        one.name for one in fields(plan) if getattr(then, one.name) != getattr(plan, one.name)
+    ]
+
+
+def _trained_with(facts: Mapping[str, Any], path: Path) -> tuple[Plan, Schema]:
+    return spec.build(Plan, facts["plan"], str(path)), spec.build(Schema, facts["schema"], str(path))
 
 
 def fit(

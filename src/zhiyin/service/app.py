@@ -385,7 +385,9 @@ async def _on_unavailable(request: HTTPRequest, error: Exception) -> Response:
 
 async def _on_http_error(request: HTTPRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    refusal = _refused(error.status_code, RequestError(error.detail, where=f"{request.method} {request.url.path}"))
+    where, methods = f"{request.method} {request.url.path}", (error.headers or {}).get("Allow", "")
+    way = "GET /docs shows every route." if error.status_code in (404, 405) else ""
+    refusal = _refused(error.status_code, RequestError(error.detail, where=where, expected=methods, remedy=way))
     refusal.headers.update(error.headers or {})
     return refusal
 

@@ -5,16 +5,18 @@ Times on the wire are Unix seconds, fractions allowed; inside they are whole mil
 
 import re
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import fields
 
 from zhiyin.channels.diversity import Diversity
 from zhiyin.channels.merge import RRF, Calibrated, Merge, Quota, RoundRobin
 from zhiyin.data.vocabulary import UNKNOWN
 from zhiyin.errors import RequestError, SpecError
 from zhiyin.retriever import Candidates, Request
+from zhiyin.spec import nearest
 from zhiyin.stores.base import Event
 
 SKEW_MS = 5 * 60_000
@@ -297,7 +299,7 @@ def decode(body: bytes, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise _refused(str(error)) from None
+        raise _refused(str(error), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body is not JSON: {error}", expected="a JSON object in UTF-8") from None
 
@@ -423,13 +425,31 @@ def _shown(seconds: float) -> str:
     return f"{seconds:g}" if seconds.is_integer() and not 1e6 <= abs(seconds) < 1e15 else f"{seconds:.3f}"
 
 
-def _refused(message: str) -> RequestError:
+def _refused(message: str, kind: type[Struct]) -> RequestError:
     """msgspec says "Expected `int`, got `str` - at `$.k`"."""
     what, _, path = message.partition(" - at `")
     where = path.rstrip("`").removeprefix("$").removeprefix(".")
     if what.startswith("Object contains unknown field"):
-        return RequestError(f"unknown field {what.partition('unknown field ')[2]}", where=where)
+        field, known = what.partition("unknown field ")[2], _fields(kind, where)
+        near = nearest(field.strip("`"), known)
+        return RequestError(f"unknown field {field}{near}", where=where, expected=f"one of {', '.join(known)}")
     expected, _, got = what.removeprefix("Expected ").partition(", got ")
     if got:
         return RequestError(f"found {got}", where=where, expected=expected)
     return RequestError(what, where=where)
+
+
+def _fields(kind: type[Struct], path: str) -> list[str]:
+    """The names of the fields that what stands at `path` in a body of `kind` may have."""
+    structs = [kind]
+    for step in re.findall(r"[a-z_]+", path):
+        inside = [field.type for one in structs for field in fields(one) if field.encode_name == step]
+        structs = [found for one in inside for found in _structs(one)]
+    return sorted({field.encode_name for one in structs for field in fields(one)})
+
+
+def _structs(hint: Any) -> list[type[Struct]]:
+    """The structs that a type is, or holds."""
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return [hint]
+    return [found for one in get_args(hint) for found in _structs(one)]
