@@ -488,7 +488,7 @@ def test_pruning_releases_prunes_the_changes_that_they_have_absorbed(recipe: Pat
         assert done.code == 0
         store = read.store.open()
         if name == "vectors.npy":
-            assert "removed 1 changes of items" in done.err, "of a release, no more than its items is read"
+            assert "removed from the store: 1 of " in done.err, "of a release, no more than its items is read"
             store.put_changes([Change("i4", 0, {"title": "old"})])
         else:
             assert "the changes of items are all kept: " in done.err

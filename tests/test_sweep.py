@@ -237,7 +237,7 @@ def test_the_ranges_that_init_writes_are_of_every_model(tmp_path: Path) -> None:
         ),
         (
             "negatives.use = ['negatives:InBatch', 'Mixed']",
-            "sweep 'negatives.use': use = 'Mixed'; expected module:Class",
+            "sweep 'negatives.use': use = 'Mixed' .did you mean 'negatives:Mixed'.*; expected module:Class",
         ),
     ],
 )

@@ -121,7 +121,7 @@ def measured(one: BenchmarkSet, recipe: Recipe, seed: int) -> dict[str, Any]:
         "with seen items kept": {bar.metric: kept.value(name, bar.metric) for bar in one.bars},
         "validation": {f"recall@{first.plan.training.measure}": first.recall},
         "best step": first.step,
-        "training seconds": round(clock.seconds, 1),
+        "training seconds": round(clock.seconds, 3),
         "measured": report.words,
         "machine": {**machine(), "threads": torch.get_num_threads(), "device": device()},
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
