@@ -16,7 +16,7 @@ from zhiyin.errors import SpecError
 from zhiyin.learning import optimizers
 from zhiyin.learning.examples import Examples
 from zhiyin.learning.fit import Plan, Training, fit
-from zhiyin.learning.optimizers import LazyAdam, Optimizer, RowWiseAdagrad, Steps, summed_in_place
+from zhiyin.learning.optimizers import LazyAdam, Optimizer, RowWiseAdagrad, Steps, summed_by_row
 from zhiyin.models.youtube_dnn import YouTubeDNN
 
 ROWS, DIM = 12, 5
@@ -151,9 +151,9 @@ def test_a_dense_gradient_takes_the_same_step(rule: type[LazyAdam] | type[RowWis
 
 
 @given(st.lists(st.integers(0, 5), max_size=12))
-def test_parts_are_summed_in_place(rows: list[int]) -> None:
+def test_parts_are_summed_by_row(rows: list[int]) -> None:
     parts = torch.arange(1, len(rows) + 1, dtype=torch.float32)[:, None] * torch.tensor([[1.0, -2.0]])
-    found, sums, once = summed_in_place(torch.tensor(rows, dtype=torch.int64), parts)
+    found, sums, once = summed_by_row(torch.tensor(rows, dtype=torch.int64), parts)
     assert found.tolist() == sorted(rows)
     assert once.tolist() == [float(at == 0 or row != found[at - 1]) for at, row in enumerate(found.tolist())]
     for row, total in zip(found.tolist(), sums, strict=True):
@@ -169,7 +169,7 @@ def test_the_step_that_waits_for_no_device_is_the_same_step(
 
     def elsewhere(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert weight.grad is not None
-        return summed_in_place(weight.grad._indices()[0], weight.grad._values())
+        return summed_by_row(weight.grad._indices()[0], weight.grad._values())
 
     one, two = table(), table()
     steps = [rule(embedding.weight, 0.1) for embedding in (one, two)]

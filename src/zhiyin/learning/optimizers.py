@@ -168,10 +168,10 @@ def _touched(table: Tensor) -> tuple[Tensor, Tensor, Tensor | float] | None:
     if gradient.device.type == "cpu":
         gradient = gradient.coalesce()
         return gradient.indices()[0], gradient.values(), 1.0
-    return summed_in_place(gradient._indices()[0], gradient._values())
+    return summed_by_row(gradient._indices()[0], gradient._values())
 
 
-def summed_in_place(rows: Tensor, parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def summed_by_row(rows: Tensor, parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows [n] in order, as often as they are there; for each the sum [n, d] of all its parts [n, d]; and 1.0 [n] where
     it is the first of its kind, else 0.0. Asks for no number on the way."""
     rows, order = rows.sort(stable=True)
